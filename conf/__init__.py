@@ -1,0 +1,1 @@
+"""What a person chose to run; defaults live in the dataclasses, never here."""

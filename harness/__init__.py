@@ -1,0 +1,1 @@
+"""The runner of the matrix: it knows no technique and no suite."""

@@ -1,0 +1,246 @@
+"""One wide table per suite: who was best in each setting, and how far from the baseline."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from harness.card import Metric, Suite
+from harness.record import Quantity, Record
+from harness.report.quantities import Scale, scale
+from harness.statistics import Estimate, ratio
+
+Mark = Literal["", "best", "tied"]  # tied: not the best, but the intervals overlap
+SettingKey = str  # canonical JSON of the setting and device
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One metric of one cell, beside its rivals of the same setting."""
+
+    quantity: Quantity
+    estimate: Estimate
+    ratio: Estimate | None = None  # to the baseline; None where it has none
+    mark: Mark = ""
+
+    @property
+    def advantage(self) -> Literal["", "better", "worse"]:
+        """Which side of the baseline the ratio's interval lies on; empty if it spans 1."""
+        if self.ratio is None or self.quantity.better == "neither":
+            return ""
+        value, low, high = self.ratio
+        low, high = (value if low is None else low), (value if high is None else high)
+        if low <= 1 <= high:
+            return ""
+        return "better" if (low > 1) == (self.quantity.better == "higher") else "worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One cell of the table."""
+
+    record: Record
+    name: str  # the shortest ending of the technique's name that is its own in this table
+    axes: Mapping[str, Any]  # the varying axes only
+    options: Mapping[str, Any]  # the fields that vary within this technique
+    group: SettingKey
+    is_baseline: bool
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether the technique is a canonical library in our interface."""
+        return "/peers/" in self.record.technique
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A suite's cells, sorted by setting and then as recorded."""
+
+    name: str
+    suite: Suite
+    metrics: tuple[Metric, ...]
+    scales: Mapping[str, Scale]
+    axes: tuple[str, ...]  # that vary
+    fixed: Mapping[str, Any]  # axes with one value in all cells
+    rows: tuple[Row, ...]
+
+    @property
+    def setting_keys(self) -> tuple[str, ...]:
+        """All axes of the suite, varying or not, without the device."""
+        return tuple(axis for axis in (*self.axes, *self.fixed) if axis != "device")
+
+    @property
+    def has_options(self) -> bool:
+        """Whether some technique ran with several values of its own fields."""
+        return any(row.options for row in self.rows)
+
+
+def build(name: str, records: Sequence[Record], suite: Suite | None) -> Table:
+    """The table of one suite's records; without a header, metrics come from the records."""
+    suite = suite or Suite(title=name, question="", families=(), baseline="", metrics=())
+    metrics = _metrics(records, suite)
+    axes, fixed = _split_axes(records)
+    options = _varying_options(records)
+    names = _short_names({record.technique for record in records})
+    rows = [
+        Row(
+            record=record,
+            name=names[record.technique],
+            axes={axis: _axes(record).get(axis) for axis in axes},
+            options={
+                k: record.options[k] for k in options[record.technique] if k in record.options
+            },
+            group=canonical(_axes(record)),
+            is_baseline=record.technique == suite.baseline,
+        )
+        for record in records
+    ]
+    rows.sort(key=lambda row: [_order(value) for value in row.axes.values()])
+    return Table(
+        name=name,
+        suite=suite,
+        metrics=metrics,
+        scales={m.name: scale(m.unit, _values(records, m.name)) for m in metrics},
+        axes=axes,
+        fixed=fixed,
+        rows=tuple(_judged(rows, metrics)),
+    )
+
+
+def axis_text(value: Any) -> str:
+    """An axis or option value: text as it is, numbers with separators, the rest as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _metrics(records: Sequence[Record], suite: Suite) -> tuple[Metric, ...]:
+    """The suite's metrics in its order, then those only records know."""
+    known = {metric.name: metric for metric in suite.metrics}
+    for record in records:
+        for name, q in record.metrics.items():
+            known.setdefault(name, Metric(name=name, unit=q.unit, better=q.better, kind=q.kind))
+    return tuple(known.values())
+
+
+def _axes(record: Record) -> dict[str, Any]:
+    return {**record.setting, "device": record.device}
+
+
+def _split_axes(records: Sequence[Record]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    seen: dict[str, dict[str, Any]] = defaultdict(dict)
+    for record in records:
+        for axis, value in _axes(record).items():
+            seen[axis][canonical(value)] = value
+    everywhere = {axis for axis in seen if all(axis in _axes(record) for record in records)}
+    fixed = {a: next(iter(v.values())) for a, v in seen.items() if len(v) == 1 and a in everywhere}
+    return tuple(axis for axis in seen if axis not in fixed), fixed
+
+
+def _short_names(techniques: Collection[str]) -> dict[str, str]:
+    """The shortest ending of each name that no other name has."""
+    names = {}
+    for technique in techniques:
+        parts = technique.split("/")
+        endings = ["/".join(parts[-depth:]) for depth in range(1, len(parts) + 1)]
+        names[technique] = next(
+            ending
+            for ending in endings
+            if sum(f"/{other}".endswith(f"/{ending}") for other in techniques) == 1
+            or ending == technique
+        )
+    return names
+
+
+def _varying_options(records: Sequence[Record]) -> dict[str, list[str]]:
+    seen: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for record in records:
+        for key, value in record.options.items():
+            seen[record.technique][key].add(canonical(value))
+    return defaultdict(
+        list, {t: [k for k, v in keys.items() if len(v) > 1] for t, keys in seen.items()}
+    )
+
+
+def _judged(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:
+    """The rows with their entries: marks and ratios within each setting."""
+    groups: dict[SettingKey, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.group].append(row)
+    entries: dict[str, dict[str, Entry]] = defaultdict(dict)
+    for members in groups.values():
+        for metric in metrics:
+            for cell_id, entry in _compare(members, metric):
+                entries[cell_id][metric.name] = entry
+    return [replace(row, entries=entries[row.record.cell_id]) for row in rows]
+
+
+def _compare(members: Sequence[Row], metric: Metric) -> list[tuple[str, Entry]]:
+    measured = [
+        (row, q, Estimate(q.value, q.low, q.high))
+        for row in members
+        if row.record.outcome == "ok"
+        and (q := row.record.metrics.get(metric.name)) is not None
+        and q.value is not None
+    ]
+    baseline = next((q for row, q, _ in measured if row.is_baseline), None)
+    best = _best([estimate for _, _, estimate in measured], metric.better)
+    return [
+        (
+            row.record.cell_id,
+            Entry(
+                q, estimate, None if q is baseline else _ratio(q, baseline), _mark(estimate, best)
+            ),
+        )
+        for row, q, estimate in measured
+    ]
+
+
+def _best(estimates: Sequence[Estimate], better: str) -> Estimate | None:
+    """The extreme one; None without a direction or without a rival."""
+    if better == "neither" or len(estimates) < 2:
+        return None
+    return (max if better == "higher" else min)(estimates, key=lambda e: e.value)
+
+
+def _mark(estimate: Estimate, best: Estimate | None) -> Mark:
+    if best is None:
+        return ""
+    if estimate.value == best.value:
+        return "best"
+    if None in estimate or None in best:
+        return ""
+    return "tied" if estimate[1] <= best[2] and best[1] <= estimate[2] else ""  # type: ignore[operator]
+
+
+def _ratio(quantity: Quantity, baseline: Quantity | None) -> Estimate | None:
+    """Of positive quantities only: the ratio of others does not say which is better."""
+    values = [quantity.value, baseline.value] if baseline else []
+    if baseline is None or any(value is None or value <= 0 for value in values):
+        return None
+    return ratio(_samples(quantity), _samples(baseline))
+
+
+def _samples(quantity: Quantity) -> list[float]:
+    return quantity.samples or ([] if quantity.value is None else [quantity.value])
+
+
+def _values(records: Sequence[Record], metric: str) -> list[float]:
+    quantities = (record.metrics.get(metric) for record in records)
+    return [q.value for q in quantities if q is not None and q.value is not None]
+
+
+def canonical(value: Any) -> str:
+    """JSON that is equal for equal values."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, then everything else as text, nothing last."""
+    if isinstance(value, int | float):
+        return (0, value, "")
+    return (2, 0, "") if value is None else (1, 0, axis_text(value))

@@ -1,0 +1,135 @@
+"""The parent's end of the fork server (harness/forkserver.py): started, connected to, ended."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from harness.errors import UsageError
+
+_CLOSING_S = 10.0  # a server that has not ended by then is killed
+_HANGING_UP_S = 1.0  # likewise one whose connections have ended already
+
+
+class StoppedError(Exception):
+    """The run was stopped while the cell was in flight."""
+
+
+class ForkServer:
+    """A warm server process (harness/forkserver.py) and the connections to it."""
+
+    def __init__(
+        self, *, suites: Sequence[str] = (), techniques: Sequence[str] = (), threads: int
+    ) -> None:
+        self._names = {"suites": list(suites), "techniques": list(techniques)}
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._address = ""
+        self._closed = False
+
+    def connect(self) -> tuple[socket.socket, str]:
+        """A connection to the server, started if it is not running, and the server's address.
+
+        Raises:
+            StoppedError: after `close`.
+            UsageError: if it does not start.
+        """
+        with self._lock:
+            self._start()
+            try:
+                return _connection(self._address), self._address
+            except ConnectionError:  # it was killed just now
+                self._end(_HANGING_UP_S)
+            self._start()
+            return _connection(self._address), self._address
+
+    def start(self) -> None:
+        """Have a server that is ready, so that no cell's time counts what it imports.
+
+        Raises:
+            StoppedError: after `close`.
+            UsageError: if it does not start.
+        """
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
+        if self._closed:
+            raise StoppedError
+        if self._process is None or self._process.poll() is not None:
+            without: dict[str, list[str]] = {}  # in case one of them ends the process
+            tries = (self._names, self._names, without, without)  # or it was killed meanwhile
+            if not any(map(self._launch, tries)):
+                raise UsageError(f"the fork server of the cells ended {len(tries)} times at start")
+
+    def _launch(self, names: dict[str, list[str]]) -> bool:
+        """Start a server and wait until it is ready; False if it ended instead."""
+        self._end(0)
+        folder = tempfile.mkdtemp(prefix="llmatrix-")
+        self._address = f"{folder}/server"
+        threads = str(self._threads)
+        safe = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]  # the same path as ours
+        command = [sys.executable, *safe, "-m", "harness.forkserver"]
+        self._process = subprocess.Popen(
+            [*command, self._address, json.dumps(names)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # ctrl-C is the parent's to handle
+            env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+        )
+        return _pipe(self._process.stdout).readline() == b"ready\n"
+
+    def _end(self, patience_s: float) -> None:
+        """End the server if there is one, by force if it takes longer, and clear up after it."""
+        if self._process is None:
+            return
+        with self._process as process:  # closes its pipes
+            _pipe(process.stdin).close()
+            try:
+                process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._process = None
+        shutil.rmtree(Path(self._address).parent, ignore_errors=True)
+
+    def bury(self, address: str) -> None:
+        """See to the end of a server that hung up, unless another has taken its place."""
+        with self._lock:
+            if self._address == address:
+                self._end(_HANGING_UP_S)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, if one runs."""
+        return self._process.pid if self._process else None
+
+    def close(self) -> None:
+        """End the server and with it every cell in flight."""
+        with self._lock:
+            self._closed = True
+            self._end(_CLOSING_S)
+
+
+def _connection(address: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except OSError as error:
+        connection.close()
+        raise ConnectionError("the fork server does not answer") from error
+    return connection
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    """The stream, which for the type checker alone might be none."""
+    if stream is None:
+        raise ValueError("the fork server was started without a pipe")
+    return stream

@@ -1,0 +1,1 @@
+"""The techniques, one file each, grouped into families that share one interface."""

@@ -1,0 +1,1 @@
+"""Compiled loops: numba functions over arrays, one file a topic, called by their techniques."""

@@ -1,0 +1,1 @@
+"""Canonical tokenizer libraries behind the family's interface."""

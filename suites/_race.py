@@ -1,0 +1,28 @@
+"""Speeds and ratios of works that take turns, for suites that time things."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from harness.instruments import Samples
+
+Work = Callable[[], object]
+Race = Callable[..., tuple[Samples, ...]]  # seconds of each work, a sample a round, in turns
+
+
+def in_turn(works: Iterable[Work]) -> Work:
+    """A work that at its n-th call does the n-th of these: each sample meets fresh things."""
+    rest = iter(list(works))
+    return lambda: next(rest)()
+
+
+def mb_per_s(parts: Sequence[Sequence[str]], seconds: Samples) -> Samples:
+    """Speed of each round in 10^6 bytes of UTF-8 a second; `parts` holds its texts."""
+    n_bytes = [sum(len(text.encode()) for text in part) for part in parts]
+    return [n / 1e6 / s for n, s in zip(n_bytes, seconds, strict=True)]
+
+
+def ours_over_peer(seconds: Sequence[Samples]) -> Samples | None:
+    """Speed of ours (the second) over that of the peer (the first), round by round."""
+    if len(seconds) < 2:
+        return None
+    peer, ours = seconds
+    return [p / o for p, o in zip(peer, ours, strict=True)]
