@@ -6,32 +6,45 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cell import Cell
+from harness.cell import Cell, Options, digest
 
 _NEWEST = 2000  # records that an estimate reads
 
 
 def estimate_s(results: Path, cells: Sequence[Cell]) -> tuple[float, int]:
-    """Seconds the cells took in earlier runs, and how many cells nobody has run before."""
+    """Seconds the cells took in earlier runs, and how many cells nobody has run before.
+
+    A cell is judged by those of its own options and setting; where there is none, by others of its
+    suite and technique.
+    """
     earlier = _earlier(results)
-    known = [earlier[cell.suite, cell.technique] for cell in cells if
-             (cell.suite, cell.technique) in earlier]  # fmt: skip
+    kinds = [_kinds(cell.suite, cell.technique, cell.options, cell.setting) for cell in cells]
+    known = [
+        next(earlier[k] for k in kind if k in earlier) for kind in kinds if kind[-1] in earlier
+    ]
     return sum(known), len(cells) - len(known)
 
 
-def _earlier(results: Path) -> dict[tuple[str, str], float]:
-    """Median seconds a cell of each suite and technique took, from the newest records."""
+def _earlier(results: Path) -> dict[str, float]:
+    """Median seconds a cell of each kind took, from the newest records."""
     files = [path for path in results.glob("*/cells/*.json") if not path.name.startswith(".")]
     newest = sorted(files, key=_modified)[-_NEWEST:]
-    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    times: dict[str, list[float]] = defaultdict(list)
     for path in newest:
         try:
             record = json.loads(path.read_bytes())
             if record["outcome"] == "ok":
-                times[record["suite"], record["technique"]].append(record["wall_s"])
+                identity = (record[k] for k in ("suite", "technique", "options", "setting"))
+                for kind in _kinds(*identity):
+                    times[kind].append(record["wall_s"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # an estimate leaves out what it cannot read; the run itself will name it
     return {key: statistics.median(values) for key, values in times.items()}
+
+
+def _kinds(suite: str, technique: str, options: Options, setting: Options) -> tuple[str, str]:
+    """What a cell is judged by, nearest first."""
+    return digest([suite, technique, dict(options), dict(setting)]), digest([suite, technique])
 
 
 def _modified(path: Path) -> float:
