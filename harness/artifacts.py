@@ -20,11 +20,19 @@ class Artifacts:
 
     folder: Path
 
-    def get(self, kind: str, identity: dict[str, Any], build: Callable[[Path], object]) -> Path:
+    def get(
+        self,
+        kind: str,
+        identity: dict[str, Any],
+        build: Callable[[Path], object],
+        *,
+        resumable: bool = False,
+    ) -> Path:
         """The artifact's path; `build(path)` makes it if it is not there, one builder at a time.
 
         A builder writes a file or a folder at the path it is given. If it dies half-way, whoever
-        waits for it clears up and builds anew.
+        waits for it clears up and builds anew; if `resumable`, the folder around that path stays as
+        the dead one left it, for the next to go on from.
 
         Raises:
             ValueError: if `build` wrote nothing.
@@ -36,14 +44,17 @@ class Artifacts:
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{place}.lock"):
             if not content.exists():
-                _build(place, identity, build)
+                _build(place, identity, build, resumable)
         return content
 
 
-def _build(place: Path, identity: dict[str, Any], build: Callable[[Path], object]) -> None:
+def _build(
+    place: Path, identity: dict[str, Any], build: Callable[[Path], object], resumable: bool
+) -> None:
     scratch = place.with_name(f".{place.name}")  # one builder at a time: what is there is stale
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
+    if not resumable:
+        shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(exist_ok=True)
     try:
         build(scratch / "content")
         if not (scratch / "content").exists():
@@ -51,7 +62,8 @@ def _build(place: Path, identity: dict[str, Any], build: Callable[[Path], object
         (scratch / "identity.json").write_text(json.dumps(identity, indent=1, sort_keys=True))
         scratch.rename(place)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if not resumable:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def default_folder() -> Path:

@@ -14,6 +14,7 @@ from harness.errors import UsageError
 
 Direction = Literal["higher", "lower", "neither"]
 Kind = Literal["timing", "memory", "quality", "count", "error"]
+Average = Literal["median", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +43,7 @@ class Metric:
     better: Direction
     kind: Kind
     summary: str = ""
+    average: Average = "median"  # of the samples; a loss or a rate is a mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

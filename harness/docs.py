@@ -10,7 +10,9 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from tabulate import tabulate
 
 from harness import catalogue, experiments
@@ -18,7 +20,8 @@ from harness.record import Quantity, Record
 from harness.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = ROOT / "results" / "reference" / "quick"
+REFERENCE = ROOT / "results" / "reference"
+EXPERIMENTS = ROOT / "conf" / "experiment"
 
 
 def blocks() -> dict[str, str]:
@@ -27,8 +30,13 @@ def blocks() -> dict[str, str]:
         "catalogue": _catalogue(),
         "suites": _suites(),
         "experiments": _experiments(),
-        "results": _results(Store(REFERENCE)),
+        **{f"results {name}": _results(name) for name in reference_runs()},
     }
+
+
+def reference_runs() -> tuple[str, ...]:
+    """Names of the experiments whose records are committed."""
+    return tuple(sorted(path.name for path in REFERENCE.iterdir() if (path / "cells").is_dir()))
 
 
 def current(readme: str) -> str:
@@ -57,7 +65,7 @@ def _catalogue() -> str:
         peers = [f"`{p}`" for p in catalogue.peers() if p.startswith(f"{family}/")]
         parts.append(
             f"**{family}** ({len(names)})\n\n{_table(rows, headers)}\n\n"
-            f"Peers, the libraries they are checked against: {', '.join(peers)}."
+            + (f"Peers, libraries behind the same interface: {', '.join(peers)}." if peers else "")
         )
     return "\n\n".join(parts)
 
@@ -75,63 +83,58 @@ def _experiments() -> str:
     return _table(rows, ["experiment", "what it asks"])
 
 
-def _results(store: Store) -> str:
-    records, bad = store.records()
+def _results(name: str) -> str:
+    """The tables that the experiment's `headline` asks for, from its committed reference run."""
+    records, bad = Store(REFERENCE / name).records()
     if bad:
         raise ValueError(f"reference records that cannot be read: {', '.join(map(str, bad))}")
     if not records:
         return "No reference run is committed yet."
     environment = records[0].environment
     told = (
-        f"{len(records)} cells of `experiment=quick`, {records[0].started[:10]}, "
+        f"{len(records)} cells of `experiment={name}`, {records[0].started[:10]}, "
         f"{environment.get('cpu')}, {environment.get('usable_cores')} cores, "
         f"Python {environment.get('python')}, commit {str(environment.get('commit'))[:10]}. "
         "Speeds are of this shared machine; ratios were taken in turns and hold better."
     )
-    return f"{told}\n\n{_own_table(records)}\n\n{_peer_table(records)}"
+    document = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
+    tables = [_headline(spec, records) for spec in document["headline"]]
+    return "\n\n".join([told, *tables])
 
 
-_OWN = {
-    "tokenization": ("bytes_per_token", "renyi_efficiency", "round_trip_rate"),
-    "tokenizer_throughput": ("train_mb_s", "cold_mb_s", "warm_mb_s"),
-    "parity": ("agreement",),
-}
-_RACE = ("ours_over_peer_warm", "ours_over_peer_cold", "ours_over_peer_train", "ids_agree")
-
-
-def _own_table(records: Sequence[Record]) -> str:
-    """Every technique on English: what its tokens cost, how fast, and parity with its oracle."""
-    english = [r for r in records if r.setting.get("data", "english") == "english"]
-    by_cell = {(record.suite, record.technique): record for record in english}
-    rows = []
-    for name in sorted({r.technique for r in english if "/peers/" not in r.technique}):
-        row = [f"`{name}`"]
-        for suite, metrics in _OWN.items():
-            found = by_cell.get((suite, name))
-            row += [_told(found.metrics if found else {}, metric) for metric in metrics]
-        rows.append(row)
-    headers = ["technique", *(metric for metrics in _OWN.values() for metric in metrics)]
-    return _table(rows, headers)
-
-
-def _peer_table(records: Sequence[Record]) -> str:
-    """Every peer: our speed over its speed on the same vocabulary and text, in turns."""
-    rows = [
-        (f"`{r.technique}`", *(_told(r.metrics, metric, interval=True) for metric in _RACE))
-        for r in sorted(records, key=lambda record: record.technique)
-        if r.suite == "tokenizer_throughput" and "/peers/" in r.technique
+def _headline(spec: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """One table: a row for every technique and its chosen options, averages over the seeds."""
+    rows: dict[str, dict[str, list[Quantity]]] = {}
+    for record in records:
+        chosen = {**record.setting, **record.options}
+        where = spec.get("where", {}).items()
+        if not catalogue.glob(record.technique, spec["technique"]):
+            continue
+        if any(chosen.get(key, value) != value for key, value in where):
+            continue
+        told = [f"{key}={chosen[key]}" for key in spec.get("label", ()) if key in chosen]
+        row = rows.setdefault(" ".join([f"`{record.technique}`", *told]), {})
+        for metric in spec["metrics"]:
+            if record.suite == spec.get("suite", record.suite) and metric in record.metrics:
+                row.setdefault(metric, []).append(record.metrics[metric])
+    lines = [
+        (name, *(_told(row.get(metric, ()), spec) for metric in spec["metrics"]))
+        for name, row in sorted(rows.items(), key=lambda item: item[0].replace("`", ""))
+        if row
     ]
-    return _table(rows, ["peer", *_RACE])
+    return _table(lines, ["technique", *spec["metrics"]])
 
 
-def _told(metrics: Mapping[str, Quantity], name: str, *, interval: bool = False) -> str:
-    quantity = metrics.get(name)
-    if quantity is None or quantity.value is None:
+def _told(quantities: Sequence[Quantity], spec: Mapping[str, Any]) -> str:
+    """The mean of several, with their range; of one, its value, with its interval if asked for."""
+    values = [q.value for q in quantities if q.value is not None]
+    if not values:
         return ""
-    told = f"{quantity.value:.3g}"
-    if interval and quantity.low is not None:
-        told += f" [{quantity.low:.3g}, {quantity.high:.3g}]"
-    return told
+    told = f"{sum(values) / len(values):.3g}"
+    if len(values) > 1:
+        return f"{told} [{min(values):.3g}, {max(values):.3g}]"
+    low, high = quantities[0].low, quantities[0].high
+    return f"{told} [{low:.3g}, {high:.3g}]" if spec.get("intervals") and low is not None else told
 
 
 def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import Field
 
-from harness.card import Direction, Kind
+from harness.card import Average, Direction, Kind
 
 Outcome = Literal["ok", "failed", "oom", "timeout", "crashed", "skipped"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "failed", "oom", "timeout", "crashed", "skipped")
@@ -28,13 +28,14 @@ class RecordError(ValueError):
 class Quantity:
     """One metric's value with its unit and, where it was sampled, the raw samples."""
 
-    value: float | None  # median of the samples, or the one number; None where it does not apply
+    value: float | None  # average of the samples, or the one number; None where it does not apply
     unit: str
     better: Direction
     kind: Kind
     samples: list[float] = field(default_factory=list)  # raw, in the order taken
     low: float | None = None  # 95 % bootstrap interval of the value
     high: float | None = None
+    average: Average = "median"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

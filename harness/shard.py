@@ -195,7 +195,7 @@ def _result(ending: Ending, cell: Cell) -> dict[str, Any]:
     for metric in catalogue.suite(cell.suite).metrics if ending.outcome == "ok" else ():
         measured = ending.metrics[metric.name]
         samples = measured if isinstance(measured, list) else []
-        value, low, high = summarise(samples) if samples else (measured, None, None)
+        value, low, high = summarise(samples, metric.average) if samples else (measured, None, None)
         metrics[metric.name] = Quantity(
             value=value,
             unit=metric.unit,
@@ -204,6 +204,7 @@ def _result(ending: Ending, cell: Cell) -> dict[str, Any]:
             samples=samples,
             low=low,
             high=high,
+            average=metric.average,
         )
     return {
         "outcome": ending.outcome,

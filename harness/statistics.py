@@ -1,4 +1,4 @@
-"""Estimates with seeded bootstrap intervals, for samples that are medians at heart.
+"""Estimates with seeded bootstrap intervals: medians of times and sizes, means of losses and rates.
 
 A bootstrap resample of n values is n uniform numbers U, each picking the value of rank floor(n U).
 Ranks keep the order of U, so the resampled median needs only the middle order statistics of U:
@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.card import Average
+
 RESAMPLES = 2_000
 LEVEL = 0.95
 MIN_SAMPLES = 3  # fewer say nothing about their own spread
@@ -30,38 +32,43 @@ class Estimate(NamedTuple):
     high: float | None
 
 
-def summarise(samples: Sequence[float]) -> Estimate:
-    """The median of finite samples with its bootstrap interval; the same for the same samples.
+def summarise(samples: Sequence[float], average: Average = "median") -> Estimate:
+    """The average of finite samples with its bootstrap interval; the same for the same samples.
 
     Raises:
         ValueError: if there are no samples.
     """
     values = _sorted(samples)
+    value = _average(values, average)
     if values.size < MIN_SAMPLES:
-        return Estimate(_median(values), None, None)
-    return Estimate(_median(values), *_interval(_resampled_medians(values, _NUMERATOR)))
+        return Estimate(value, None, None)
+    return Estimate(value, *_interval(_resampled(values, _NUMERATOR, average)))
 
 
-def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Estimate:
-    """Ratio of the medians of two independently sampled quantities.
+def ratio(
+    numerator: Sequence[float], denominator: Sequence[float], average: Average = "median"
+) -> Estimate:
+    """Ratio of the averages of two independently sampled quantities.
 
     The interval is left out where either side has too few samples, or where the denominator's
-    resampled medians reach zero, since the ratio then has no bounds.
+    resampled averages reach zero, since the ratio then has no bounds.
 
     Raises:
-        ValueError: if either has no samples or the denominator's median is 0.
+        ValueError: if either has no samples or the denominator's average is 0.
     """
     above, below = _sorted(numerator), _sorted(denominator)
-    middle = _median(below)
+    middle = _average(below, average)
     if middle == 0:
-        raise ValueError("the denominator's median is 0: report the difference instead of a ratio")
-    value = _median(above) / middle
+        raise ValueError(
+            f"the denominator's {average} is 0: report the difference instead of a ratio"
+        )
+    value = _average(above, average) / middle
     if min(above.size, below.size) < MIN_SAMPLES:
         return Estimate(value, None, None)
-    divisors = _resampled_medians(below, _DENOMINATOR)
+    divisors = _resampled(below, _DENOMINATOR, average)
     if (divisors * middle <= 0).any():
         return Estimate(value, None, None)
-    return Estimate(value, *_interval(_resampled_medians(above, _NUMERATOR) / divisors))
+    return Estimate(value, *_interval(_resampled(above, _NUMERATOR, average) / divisors))
 
 
 def _sorted(samples: Sequence[float]) -> NDArray[np.float64]:
@@ -75,10 +82,23 @@ def _median(values: NDArray[np.float64]) -> float:
     return float(values[(values.size - 1) // 2] + values[values.size // 2]) / 2
 
 
+def _average(values: NDArray[np.float64], average: Average) -> float:
+    return float(values.mean()) if average == "mean" else _median(values)
+
+
 def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, (tail, 1 - tail))
     return float(low), float(high)
+
+
+def _resampled(values: NDArray[np.float64], stream: int, average: Average) -> NDArray[np.float64]:
+    if average == "median":
+        return _resampled_medians(values, stream)
+    rng = np.random.default_rng((stream, values.size))
+    counts = rng.multinomial(values.size, np.full(values.size, 1 / values.size), RESAMPLES)
+    means: NDArray[np.float64] = counts @ values / values.size
+    return means
 
 
 def _resampled_medians(values: NDArray[np.float64], stream: int) -> NDArray[np.float64]:

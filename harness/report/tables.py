@@ -222,7 +222,7 @@ def _ratio(quantity: Quantity, baseline: Quantity | None) -> Estimate | None:
     values = [quantity.value, baseline.value] if baseline else []
     if baseline is None or any(value is None or value <= 0 for value in values):
         return None
-    return ratio(_samples(quantity), _samples(baseline))
+    return ratio(_samples(quantity), _samples(baseline), quantity.average)
 
 
 def _samples(quantity: Quantity) -> list[float]:

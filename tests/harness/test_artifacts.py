@@ -116,3 +116,19 @@ def test_killed_builder_is_cleared_up_by_the_next(tmp_path: Path, trial: Any) ->
     assert artifact.read_text() == "built"
     left = [path.name for path in (tmp_path / "cache" / "text").iterdir()]
     assert sorted(left) == sorted([artifact.parent.name, f"{artifact.parent.name}.lock"])
+
+
+def test_a_resumable_builder_finds_what_the_dead_one_left(tmp_path):
+    artifacts = Artifacts(tmp_path)
+
+    def build(path):
+        note = path.with_name("half")
+        if not note.exists():
+            note.write_text("so far")
+            raise RuntimeError("killed")
+        path.write_text(note.read_text())
+
+    with pytest.raises(RuntimeError, match="killed"):
+        artifacts.get("model", {"n": 1}, build, resumable=True)
+    made = artifacts.get("model", {"n": 1}, build, resumable=True)
+    assert made.read_text() == "so far"

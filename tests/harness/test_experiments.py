@@ -45,7 +45,7 @@ def test_the_title_listed_is_the_title_composed(name):
 
 @every_experiment
 def test_every_key_is_known(name):
-    assert set(document(name)) <= {*ROOT_KEYS, "matrix", "defaults"}
+    assert set(document(name)) <= {*ROOT_KEYS, "matrix", "headline", "defaults"}
     for block in document(name)["matrix"]:
         assert set(block) <= {f.name for f in fields(Block)}
         for rule in block.get("exclude", []):

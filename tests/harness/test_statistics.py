@@ -80,3 +80,22 @@ def test_ratio_to_zero_is_refused_and_across_zero_has_no_interval():
     with pytest.raises(ValueError, match="median is 0"):
         ratio([1.0], [0.0])
     assert ratio([1.0, 2.0, 3.0], [-1.0, 1.0, 1.0]) == Estimate(2.0, None, None)
+
+
+def test_a_mean_has_the_bootstrap_interval_of_a_mean():
+    samples = lognormal(40)
+    value, low, high = summarise(samples, "mean")
+    expected = stats.bootstrap(
+        (samples,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert value == pytest.approx(np.mean(samples), rel=1e-14)
+    # An end of 2,000 resamples is off by 0.35 % of probability, 0.06 standard errors at 2.5 %;
+    # four times that is allowed.
+    error = np.std(samples) / np.sqrt(40)
+    assert abs(low - expected.low) < 0.24 * error
+    assert abs(high - expected.high) < 0.24 * error
+
+
+def test_a_ratio_of_means_is_one_of_means():
+    above, below = lognormal(30, 1, centre=3.0), lognormal(30, 2)
+    assert ratio(above, below, "mean").value == np.mean(above) / np.mean(below)
