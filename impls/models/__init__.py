@@ -1,0 +1,1 @@
+"""Models that techniques plug into: a decoder, an encoder, an encoder-decoder."""
