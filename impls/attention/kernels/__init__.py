@@ -1,0 +1,1 @@
+"""Attention in C++ and Triton, for where speed is the point."""

@@ -1,0 +1,1 @@
+"""Libraries that compute attention, behind the family's interface."""
