@@ -24,5 +24,14 @@ def ours_over_peer(seconds: Sequence[Samples]) -> Samples | None:
     """Speed of ours (the second) over that of the peer (the first), round by round."""
     if len(seconds) < 2:
         return None
-    peer, ours = seconds
-    return [p / o for p, o in zip(peer, ours, strict=True)]
+    return over(*seconds)
+
+
+def over(reference: Samples, ours: Samples) -> Samples:
+    """Time of the reference over ours, round by round: how many times ours is as fast."""
+    return [r / o for r, o in zip(reference, ours, strict=True)]
+
+
+def milliseconds(seconds: Samples) -> Samples:
+    """The same times in ms."""
+    return [1000 * s for s in seconds]
