@@ -49,6 +49,12 @@ def _findings(results: Path) -> Iterator[Finding]:
         busy < 0.5, f"load is {busy:.0%} of the cores", "timings will spread; quieten the machine"
     )
     yield _cuda()
+    compilers = (os.environ.get("CXX", "c++"), "c++", "g++", "clang++")
+    yield Finding(
+        any(shutil.which(compiler) for compiler in compilers),
+        "C++ compiler",
+        "attention on a CPU falls back to torch, several times slower; Debian: apt-get install g++",
+    )
     yield Finding(
         shutil.which("chromium") is not None, "chromium", "only the page tests need it"
     )  # fmt: skip

@@ -1,8 +1,10 @@
 """Which implementation of exact attention with memory linear in the length runs a call."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -11,9 +13,10 @@ from impls.attention import _tiles
 from impls.attention._blocks import Everything, block_attention, layout
 from impls.attention.kernels.block_sparse_cpu import BLOCK
 
+if TYPE_CHECKING:  # named for the digest of this code; imported only where a GPU needs it
+    from impls.attention.kernels import flash_launch  # noqa: F401
+
 HAS_TRITON = find_spec("triton") is not None
-if HAS_TRITON:
-    from impls.attention.kernels import flash_launch
 
 # "triton" is compiled for GPUs, "blocks" C++ for CPUs, "tiles" plain torch; "auto" takes the one
 # best at the call: float32 has no tensor cores in Triton, so cuBLAS under the tiles beats it.
@@ -41,6 +44,10 @@ def chosen(engine: Engine, q: Tensor, scale: float, bias: Tensor | None) -> Engi
     return "blocks" if q.shape[2] >= BLOCK else "tiles"  # a few queries would not fill a block
 
 
+def _triton() -> ModuleType:
+    return import_module("impls.attention.kernels.flash_launch")
+
+
 def attend(
     engine: Engine,
     q: Tensor,
@@ -56,7 +63,7 @@ def attend(
     """Output (B, H, Tq, dv); the arguments are those of `AttentionKernel.attend`, all resolved."""
     k, v, engine = k.to(q.dtype), v.to(q.dtype), chosen(engine, q, scale, bias)
     if engine == "triton":
-        return flash_launch.attend(q, k, v, causal=causal, offset=offset, scale=scale, keep=keep)[0]
+        return _triton().attend(q, k, v, causal=causal, offset=offset, scale=scale, keep=keep)[0]
     if engine == "blocks" and q.shape[2] and k.shape[2]:
         dense = layout(Everything(), q.shape[2], k.shape[2], causal=causal, offset=offset)
         return block_attention(q, k, v, dense, scale=scale, keep=keep)
@@ -84,7 +91,7 @@ def attend_sequences(
     if chosen(engine, q, scale, None) == "triton":
         k, v = k.to(q.dtype), v.to(q.dtype)
         longest = max(b[1] - b[0] for b in bounds), max(b[3] - b[2] for b in bounds)
-        return flash_launch.attend(
+        return _triton().attend(
             q, k, v, causal=causal, offset=0, scale=scale, keep=keep, longest=longest,
             bounds=torch.tensor(bounds, dtype=torch.int32, device=q.device),
         )[0]  # fmt: skip

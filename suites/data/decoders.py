@@ -44,7 +44,11 @@ class LessonSetting:
     data: str = "code"  # english, code, multilingual, file:PATH, hf:NAME
     corpus_bytes: int = 4_000_000
     tokenizer: str = "tokenizers/bytes"
-    size: str = "120k"  # a size of impls.models.shapes.SIZES
+    size: str = "120k"  # a size of impls.models.shapes.SIZES; below, what to change of it
+    d_model: int | None = None
+    n_layers: int | None = None
+    n_heads: int | None = None
+    n_kv_heads: int | None = None
     train_len: int = 64  # tokens
     steps: int = 1000
     batch: int = 24
@@ -54,7 +58,6 @@ class LessonSetting:
 
     def __post_init__(self) -> None:
         corpus.check(self.data)
-        sized(self.size)
         if not catalogue.known(self.tokenizer) or not self.tokenizer.startswith("tokenizers/"):
             raise ValueError(f"no tokenizer is called {self.tokenizer!r}: see `llmatrix list`")
         for name in ("train_len", "steps", "batch"):
@@ -62,6 +65,13 @@ class LessonSetting:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.recall_share <= 1:
             raise ValueError(f"recall_share must be in [0, 1], got {self.recall_share}")
+        self.shape(vocab_size=1)  # refuses an unknown size and dimensions that do not fit
+
+    def shape(self, vocab_size: int) -> DecoderShape:
+        """The decoder's dimensions; tables hold the longest window read, 8 times the trained."""
+        names = ("d_model", "n_layers", "n_heads", "n_kv_heads")
+        changes = {name: n for name in names if (n := getattr(self, name)) is not None}
+        return sized(self.size, vocab_size=vocab_size, max_len=8 * self.train_len, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +101,7 @@ class Lesson:
             token_bytes=np.array([len(tokenizer.token_bytes(n)) for n in range(size)]),
             recall=Recall(size),
             recall_share=setting.recall_share,
-            # Tables hold the longest window that is read; only `train_len` of it is trained.
-            shape=sized(setting.size, vocab_size=size + 1, max_len=8 * setting.train_len),
+            shape=setting.shape(vocab_size=size + 1),
             training=Training(
                 steps=setting.steps, batch=setting.batch, length=setting.train_len,
                 lr=setting.lr, seed=setting.seed,

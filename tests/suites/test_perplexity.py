@@ -66,6 +66,12 @@ def test_a_killed_training_goes_on_where_it_was(cache, monkeypatch):
     assert steps == [0, 1, 2, 3, 4, 5, 4, 5, 6, 7]
 
 
+def test_a_shape_is_a_size_with_changes():
+    shape = Setting(size="1m", n_layers=2, n_kv_heads=2).shape(vocab_size=300)
+    assert (shape.d_model, shape.n_layers, shape.n_heads, shape.n_kv_heads) == (128, 2, 4, 2)
+    assert (shape.vocab_size, shape.max_len) == (300, 8 * 64)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -73,6 +79,8 @@ def test_a_killed_training_goes_on_where_it_was(cache, monkeypatch):
         ({"tail": 65}, "tail must be from 1 to train_len 64, got 65"),
         ({"recall_share": 1.5}, "recall_share must be in"),
         ({"tokenizer": "tokenizers/byte"}, "no tokenizer is called 'tokenizers/byte'"),
+        ({"d_model": 30}, "d_model 30 is no multiple of n_heads 4"),
+        ({"train_len": 0}, "train_len must be at least 1, got 0"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
     ],
 )
