@@ -4,7 +4,7 @@ from torch import Tensor
 
 from impls.attention._masked import masked_attention
 from impls.attention.interface import AttentionKernel
-from impls.models.attention import Dense
+from impls.models.attention import DefaultDense
 from impls.models.hooks import visible
 
 FEW = 16  # queries up to which all heads of a group go through one product
@@ -28,7 +28,7 @@ class GroupedAttention(AttentionKernel):
         """Output (B, H, Tq, dv); decoding reads every key once a group, not once a head."""
         n_q, n_k = q.shape[2], k.shape[2]
         if n_q > FEW:
-            return Dense().attend(
+            return DefaultDense().attend(
                 q, k, v, causal=causal, offset=offset, keep=keep, bias=bias, scale=scale
             )
         offset = n_k - n_q if offset is None else offset
