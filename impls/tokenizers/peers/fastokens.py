@@ -14,7 +14,7 @@ from impls.tokenizers.peers._adopted import Adopted, one_thread
 CARD = Card(
     cls="FastokensPeer",
     title="fastokens",
-    paper="https://pypi.org/project/fastokens",
+    paper="the package fastokens",
     year=2026,
     summary="A faster engine for Hugging Face tokenizer files.",
     packages=("fastokens",),

@@ -15,7 +15,7 @@ from impls.tokenizers.peers._adopted import Adopted
 CARD = Card(
     cls="GigatokenPeer",
     title="gigatoken",
-    paper="https://pypi.org/project/gigatoken",
+    paper="the package gigatoken",
     year=2026,
     summary="A byte-level BPE built for throughput.",
     packages=("gigatoken", "awkward"),
