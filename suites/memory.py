@@ -13,7 +13,7 @@ import torch
 from harness.card import Metric, Suite
 from harness.instruments import Instruments
 from impls.attention.interface import Work
-from suites._attention import DTYPES, Side, decoding, shape_of, sides, work_of
+from suites._attention import DTYPES, decoding, shape_of, sides, work_of
 from suites._scaling import slope
 
 SUITE = Suite(
@@ -100,12 +100,8 @@ def _peaks(
     if not technique.capabilities.backward:
         return forward.growth_bytes, None
     with instruments.peak_memory() as training:
-        _train(side)
+        side.backward()()
     return forward.growth_bytes, training.growth_bytes
-
-
-def _train(side: Side) -> None:
-    side.backward()()
 
 
 def _state_bytes(technique: Any, setting: Setting, n: int) -> int:

@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from harness.card import Card
+from impls.attention._masked import masked_attention
 from impls.attention.interface import AttentionKernel, Capabilities
 from impls.models.hooks import visible
 
@@ -43,13 +44,7 @@ class FullAttention(AttentionKernel):
         scale: float | None = None,
     ) -> Tensor:
         """Output (B, H, Tq, dv)."""
-        n_q, n_k, group = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
+        n_q, n_k = q.shape[2], k.shape[2]
         offset = n_k - n_q if offset is None else offset
-        scale = q.shape[-1] ** -0.5 if scale is None else scale
-        scores = scale * q @ k.repeat_interleave(group, dim=1).mT  # (B, H, Tq, Tk)
-        if bias is not None:
-            scores = scores + bias
         mask = visible(n_q, n_k, causal, offset, keep, q.device)
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
-        weights = weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)  # nothing seen: 0, not NaN
-        return weights.to(v.dtype) @ v.repeat_interleave(group, dim=1)
+        return masked_attention(q, k, v, mask, bias=bias, scale=scale)

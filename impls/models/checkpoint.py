@@ -47,7 +47,7 @@ def save(model: nn.Module, folder: Path) -> None:
         "format": FORMAT,
         "kind": kinds[0],
         "shape": TypeAdapter(type(model.shape)).dump_python(model.shape, mode="json"),
-        **{role: _told(recipe) for role, recipe in model.recipes.items()},
+        **{role: described(recipe) for role, recipe in model.recipes.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(distinct(model), folder / "weights.safetensors")
@@ -158,7 +158,8 @@ def _publish(new: Path, path: Path) -> None:
     new.replace(path)
 
 
-def _told(recipe: object | None) -> dict[str, Any] | None:
+def described(recipe: object | None) -> dict[str, Any] | None:
+    """A technique's catalogue name and options, as JSON; None for none."""
     if recipe is None:
         return None
     options = TypeAdapter(type(recipe)).dump_python(recipe, mode="json")

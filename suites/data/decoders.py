@@ -22,7 +22,7 @@ from harness.code import code_digest
 from harness.instruments import Instruments
 from impls.attention.interface import AttentionBlock, AttentionKernel
 from impls.context.interface import ModelRule
-from impls.models.checkpoint import load, save
+from impls.models.checkpoint import described, load, save
 from impls.models.decoder import Decoder
 from impls.models.objectives import next_token
 from impls.models.shapes import DecoderShape, sized
@@ -137,7 +137,7 @@ class Pupil(NamedTuple):
 def trained(technique: Any, lesson: Lesson, instruments: Instruments) -> Pupil:
     """The decoder that a technique is measured in, trained once and kept as an artifact."""
     recipes = _recipes(technique)
-    told = {part: _told(recipe) for part, recipe in recipes.items() if recipe is not None}
+    told = {part: described(recipe) for part, recipe in recipes.items()}
     modules = [type(recipe).__module__ for recipe in recipes.values() if recipe is not None]
     folder = instruments.artifacts.get(
         "decoder",
@@ -164,11 +164,6 @@ def _recipes(technique: Any) -> dict[str, Any]:
         return {"encoding": catalogue.load(BASELINE)(), "attention": technique}
     name = technique.trained_with if isinstance(technique, ModelRule) else BASELINE
     return {"encoding": catalogue.load(name)(), "attention": None}
-
-
-def _told(recipe: Any) -> dict[str, Any]:
-    options: Any = TypeAdapter(type(recipe)).dump_python(recipe, mode="json")
-    return {"technique": catalogue.name_of(recipe), "options": options}
 
 
 def _train(path: Path, recipes: dict[str, Any], lesson: Lesson) -> None:
