@@ -1,4 +1,4 @@
-"""Expensive things that cells share, built once: a content-addressed cache with locks."""
+"""Expensive things that cells share, built once: a content-addressed cache with leases."""
 
 import json
 import os
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from platformdirs import user_cache_path
 
 from harness.cell import digest
+from harness.lease import Lease, Leases
+
+_LOOK_S = 60.0  # how long one look at another's lease waits
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,32 @@ class Artifacts:
         content = place / "content"
         if content.exists():
             return content
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{place}.lock"):
-            if not content.exists():
-                _build(place, identity, build, resumable)
+        leases = Leases(place.parent / ".leases")
+        leases.folder.mkdir(parents=True, exist_ok=True)
+        while not content.exists():
+            if lease := leases.take(place.name, wait_s=_LOOK_S):
+                try:
+                    _build(place, identity, build, lease, resumable=resumable)
+                finally:
+                    lease.release()
         return content
 
 
 def _build(
-    place: Path, identity: dict[str, Any], build: Callable[[Path], object], resumable: bool
+    place: Path,
+    identity: dict[str, Any],
+    build: Callable[[Path], object],
+    lease: Lease,
+    *,
+    resumable: bool,
 ) -> None:
-    scratch = place.with_name(f".{place.name}")  # one builder at a time: what is there is stale
-    if not resumable:
-        shutil.rmtree(scratch, ignore_errors=True)
+    scratch = place.with_name(f".{place.name}")
+    if not resumable:  # what is there is of dead builders
+        for stale in place.parent.glob(f"{scratch.name}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        scratch = place.with_name(f"{scratch.name}-{lease.holder.token}")
+    if (place / "content").exists():
+        return
     scratch.mkdir(exist_ok=True)
     try:
         build(scratch / "content")
@@ -61,6 +76,9 @@ def _build(
             raise ValueError(f"the builder of {place.parent.name} {identity} wrote nothing")
         (scratch / "identity.json").write_text(json.dumps(identity, indent=1, sort_keys=True))
         scratch.rename(place)
+    except OSError:
+        if lease.held:  # else another took us for dead, and cleared up or finished
+            raise
     finally:
         if not resumable:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -17,6 +17,10 @@ COMMANDS = {
     "plan": "the cells that a command line would run, and how long they took before",
     "run": "run the matrix, or what is missing of it",
     "report": "write the tables, plots and page of a run",
+    "rerun": "measure one recorded cell again and say whether its record holds",
+    "audit": "measure a sample of a run again under changed conditions",
+    "export": "records as tables, or to MLflow, Weights & Biases, TensorBoard",
+    "selfcheck": "false alarms of the gate on this machine, and the slowdowns it finds",
     "doctor": "what this machine offers and what is missing",
 }
 

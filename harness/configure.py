@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,14 +26,16 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from harness import catalogue, experiments
+from harness.elastic import Ranks
 from harness.errors import UsageError, near
-from harness.isolate import Limits
+from harness.isolate import GENERATIONS, Limits
 from harness.request import ROOT_KEYS, Block, Request
 
 CONFIG_PACKAGE = "conf"
 _FORWARDED = ("hydra", "axes", "matrix", "shard", *ROOT_KEYS)
 _MANY = ("suite", "technique")  # a sweep over these chooses several for one run
 _AXIS = "axes."
+_EXECUTION = ("results", "reports", "retry", "workers", "generations", "ranks")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,10 +48,12 @@ class Execution:
     retry: Literal["failed", "all"] | None = None
     workers: int = 1
     shards: int = 1
+    generations: int = GENERATIONS
+    ranks: Ranks | None = None  # None: elastic in a job of several nodes
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        for name in ("workers", "shards"):
+        for name in ("workers", "shards", "generations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if Path(self.run).name != self.run or self.run.startswith("."):
@@ -72,8 +76,7 @@ def compose(arguments: Sequence[str]) -> Asked:
     """
     with usage_errors(), hydra.initialize_config_module(CONFIG_PACKAGE, version_base="1.3"):
         words = forwarded(arguments)
-        parsed = zip(words, _parse(words), strict=True)
-        plain = [word for word, override in parsed if not override.is_sweep_override()]
+        plain = [w for w, o in zip(words, _parse(words), strict=True) if not o.is_sweep_override()]
         return understand(hydra.compose("config", plain, return_hydra_config=True), words)
 
 
@@ -204,7 +207,7 @@ def _execution(root: Mapping[str, Any], config: DictConfig) -> Execution:
         gigabytes = _checked(FiniteFloat, root["memory_limit_gb"], "memory_limit_gb")
         limits["memory_bytes"] = int(gigabytes * 1e9)
     document = {
-        **{key: root[key] for key in ("results", "reports", "retry", "workers")},
+        **{key: root[key] for key in _EXECUTION},
         "run": str(root["run"] or f"{experiment or 'run'}-{moment}"),
         "shards": _default_shards(config) if root["shards"] is None else root["shards"],
     }
@@ -248,8 +251,7 @@ def _narrow(block: Block, patterns: Sequence[str]) -> Block | None:
         for name in catalogue.match([str(point["technique"])])
         if name in wanted
     )
-    values = {f.name: getattr(block, f.name) for f in fields(Block)}
-    return Block(**{**values, "technique": both, "include": include}) if both else None
+    return replace(block, technique=both, include=include) if both else None
 
 
 def _suites(root: Mapping[str, Any]) -> list[str]:

@@ -7,14 +7,14 @@ its lifeline: when the parent dies, however it dies, all cells are killed and th
 die with the server too, so nothing outlives its run.
 
 The parent asks for `{"scratch": folder, "world": ranks, "cores": [...], "memory_bytes": limit,
-"fresh": bool}`; a fresh cell starts a new interpreter (CUDA cannot be forked). A line `kill` ends
-the cell early. The answer is `{"status": [...], "first": rank, "cpu_s": ..., "peak_rss_bytes":
+"fresh": bool, "command": [...]}`; a fresh cell starts a new interpreter (CUDA cannot be forked). A
+command, if there is one, runs in place of the ranks and starts them. A line `kill` ends the cell
+early. The answer is `{"status": [...], "first": rank, "cpu_s": ..., "peak_rss_bytes":
 ...}`, a status being an exit code or, for a signal, its negative number, and `first` the rank that
 failed before the others were ended for it.
 """
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -31,11 +31,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness import worker
+from harness.lifeline import adopt_orphans, die_with
 
 _LIFELINE = 0  # file descriptor of standard input
 _IMPORT_S = 300  # an import that takes longer hangs: the server ends and one without it begins
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _MARK = "LLMATRIX_CELL"  # in the environment of whatever a cell starts
 
 
@@ -152,7 +151,7 @@ class _Server:
     def start(self, request: dict[str, Any]) -> _Job:
         job = _Job(request["scratch"])
         server = os.getpid()
-        for rank in range(request["world"]):
+        for rank in range(1 if request["command"] else request["world"]):
             pid = os.fork()
             if pid == 0:
                 _become_cell(request, rank, server)
@@ -202,8 +201,10 @@ def _become_cell(request: dict[str, Any], rank: int, server: int) -> NoReturn:
     """Turn this forked child into one rank of a cell."""
     code = 70  # EX_SOFTWARE: the worker itself broke
     try:
-        _die_with(server)
+        die_with(server)
         _become_worker(request, rank)
+        if request["command"]:
+            os.execvp(request["command"][0], request["command"])  # noqa: S606 - as the parent asks
         if request["fresh"]:
             safe = ["-P"] if sys.flags.safe_path else []
             place = [request["scratch"], str(rank)]
@@ -235,22 +236,15 @@ def _become_worker(request: dict[str, Any], rank: int) -> None:
     os.closerange(3, 65536)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
-    if request["memory_bytes"]:
-        limit = _data_in_use() + request["memory_bytes"]
+    if not request["command"]:
+        limit_memory(request["memory_bytes"])
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Let this process take so much more private memory; 0: as much as there is."""
+    if more_bytes:
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
-
-
-def _die_with(server: int) -> None:
-    """Ask the kernel to kill this process when the server dies (Linux only)."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != server:  # it died before the kernel was asked
-        os._exit(1)
-
-
-def _prctl(option: int, value: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(option, value)
+        resource.setrlimit(resource.RLIMIT_DATA, (_data_in_use() + more_bytes, most))
 
 
 def _data_in_use() -> int:
@@ -266,7 +260,7 @@ def main() -> None:
     """Import what cells will need, then serve."""
     address, names = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     ready = os.dup(1)
     os.dup2(2, 1)  # what an import prints is no answer
     signal.alarm(_IMPORT_S)

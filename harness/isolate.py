@@ -1,6 +1,7 @@
 """One cell, one process (or N ranks): started, limited, killed, and its end explained.
 
-The parent only waits: it blocks on the fork server's answer until the time limit.
+The parent only waits (harness/relay.py): it blocks until the cell passes the baton, ends, or has
+used up its time.
 """
 
 import json
@@ -8,19 +9,19 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from harness.cell import Cell
+from harness.elastic import Ranks, answered, command
 from harness.record import Outcome
 from harness.server import ForkServer
 
 LOG_TAIL_BYTES = 4000
-_SERVER_TRIES = 3  # a server that was killed takes cells in flight along; they are tried again
+GENERATIONS = 3  # processes that share the rounds of a timed cell, where nobody says otherwise
 _MAX_TIME_S = 1e8  # three years
 _MAX_BYTES = 2**60
 _OUT_OF_MEMORY = ("std::bad_alloc", "memory allocation of")  # last words of C++ and of Rust
@@ -53,42 +54,112 @@ class Ending:
     reason: str = ""
     log_tail: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)  # name -> number, samples or None
+    generations: dict[str, list[int]] = field(default_factory=dict)  # samples of each process
     notes: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, list[float]] = field(default_factory=dict)  # a value a timed round
     measured_s: float | None = None
     cpu_s: float | None = None
     peak_rss_bytes: int | None = None
 
 
-def run_cell(
-    cell: Cell, server: ForkServer, cores: Sequence[int], limits: Limits, scratch: Path
-) -> Ending:
-    """Run one cell to its end, whatever that is.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where cells run, and what each of their processes may use there."""
+
+    server: ForkServer
+    cores: Sequence[int]
+    limits: Limits = field(default_factory=Limits)
+    ranks: Ranks = "fork"
+
+
+class InFlight:
+    """A cell that the fork server runs: a member of a relay (harness/relay.py)."""
+
+    def __init__(self, cell: Cell, scratch: Path, place: Place, turns: Mapping[str, int]) -> None:
+        """`turns` is what the cell is told of its relay (harness/instruments/turns.py)."""
+        self._cell = cell
+        self._scratch = scratch
+        self._place = place
+        self._turns = turns
+        self._connection: socket.socket | None = None
+        self._server_address = ""
+        self._oom_kills = 0
+
+    def start(self, address: str) -> None:
+        """Ask the server for the cell's processes.
+
+        Raises:
+            StoppedError: if the server was closed meanwhile.
+        """
+        self._oom_kills = _oom_kills()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(parents=True)
+        document = {**asdict(self._cell), "turns": {**self._turns, "address": address}}
+        (self._scratch / "cell.json").write_text(json.dumps(document))
+        scratch, memory_bytes = self._scratch.resolve(), self._place.limits.memory_bytes
+        request = {
+            "scratch": str(scratch),
+            "world": self._cell.world,
+            "cores": list(self._place.cores),
+            "memory_bytes": memory_bytes,
+            "fresh": self._cell.device == "cuda",
+            "command": command(self._cell, scratch, memory_bytes, os.environ)
+            if self._elastic
+            else [],
+        }
+        self._connection, self._server_address = self._place.server.connect()
+        with suppress(ConnectionError):  # the server died: `ending` will find out
+            self._connection.sendall(json.dumps(request).encode() + b"\n")
+
+    @property
+    def _elastic(self) -> bool:
+        return self._cell.world > 1 and self._place.ranks == "elastic"
+
+    def fileno(self) -> int:
+        """The connection to the server, which answers when all processes have ended."""
+        return self._connected().fileno()
+
+    def kill(self) -> None:
+        """End the cell's processes."""
+        with suppress(ConnectionError):
+            self._connected().sendall(b"kill\n")
+
+    def ending(self, *, timed_out: bool) -> Ending | None:
+        """How it ended, once it has; None if its server died under it."""
+        with self._connected() as connection:
+            try:
+                answer = _answer(connection)
+            except ConnectionError:
+                self._place.server.bury(self._server_address)  # `connect` starts another
+                _kill_groups(self._scratch)
+                return None
+        oom_killed = _oom_kills() > self._oom_kills
+        if self._elastic:
+            answer = answered(answer, self._cell, self._scratch)
+        answer["timed_out"] = timed_out
+        limits = self._place.limits
+        return _explain(answer, self._cell, self._scratch, limits, oom_killed=oom_killed)
+
+    def _connected(self) -> socket.socket:
+        if self._connection is None:
+            raise ValueError(f"{self._cell.label} has not been started")
+        return self._connection
+
+
+def _answer(connection: socket.socket) -> dict[str, Any]:
+    """The server's line about a cell that has ended.
 
     Raises:
-        StoppedError: if the server was closed meanwhile.
+        ConnectionError: if the server is gone instead.
     """
-    oom_kills = _oom_kills()
-    for _ in range(_SERVER_TRIES):
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        (scratch / "cell.json").write_text(json.dumps(asdict(cell)))
-        request = {
-            "scratch": str(scratch.resolve()),
-            "world": cell.world,
-            "cores": list(cores),
-            "memory_bytes": limits.memory_bytes,
-            "fresh": cell.device == "cuda",
-        }
-        connection, address = server.connect()
-        with connection:
-            try:
-                answer = _ask(connection, request, limits.time_s)
-            except ConnectionError:
-                server.bury(address)  # it died: `connect` starts another
-                _kill_groups(scratch)
-                continue
-        return _explain(answer, cell, scratch, limits, oom_killed=_oom_kills() > oom_kills)
-    return Ending(outcome="crashed", reason=f"its fork server died {_SERVER_TRIES} times")
+    received = b""
+    while not received.endswith(b"\n"):
+        chunk = connection.recv(65536)
+        if not chunk:
+            raise ConnectionResetError("the fork server is gone")
+        received += chunk
+    answer: dict[str, Any] = json.loads(received)
+    return answer
 
 
 def _kill_groups(scratch: Path) -> None:
@@ -96,26 +167,6 @@ def _kill_groups(scratch: Path) -> None:
     for path in scratch.glob("group-*"):
         with suppress(ValueError, ProcessLookupError, PermissionError):
             os.killpg(int(path.read_text()), signal.SIGKILL)
-
-
-def _ask(connection: socket.socket, request: dict[str, Any], time_s: float) -> dict[str, Any]:
-    """The server's answer; `timed_out` in it says that the time limit ended the cell."""
-    connection.sendall(json.dumps(request).encode() + b"\n")
-    deadline = monotonic() + time_s
-    received, timed_out = b"", False
-    while not received.endswith(b"\n"):
-        connection.settimeout(None if timed_out else max(0.001, deadline - monotonic()))
-        try:
-            chunk = connection.recv(65536)
-        except TimeoutError:
-            timed_out = True
-            connection.sendall(b"kill\n")
-            continue
-        if not chunk:
-            raise ConnectionResetError("the fork server is gone")
-        received += chunk
-    answer: dict[str, Any] = json.loads(received)
-    return {**answer, "timed_out": timed_out}
 
 
 def _explain(
@@ -129,6 +180,7 @@ def _explain(
             outcome="ok",
             metrics=results[0]["metrics"],
             notes=results[0]["notes"],
+            conditions=results[0]["conditions"],
             measured_s=results[0]["measured_s"],
             **used,
         )

@@ -106,7 +106,7 @@ def _resolve(block: Block, technique: str, point: Point, device: str) -> Cell | 
         return skip(reason, recorded=False)
     if reason := _unsuited(block.suite, technique):
         return skip(reason, recorded=False)
-    if reason := _unavailable(technique, device):
+    if reason := unavailable(technique, device):
         return skip(reason, recorded=True)
     try:
         setting = _build(f"the setting of {block.suite}", setting_of(block.suite), point)
@@ -122,7 +122,7 @@ def _resolve(block: Block, technique: str, point: Point, device: str) -> Cell | 
         technique=technique,
         options=options,
         setting=setting,
-        code=_code(block.suite, technique),
+        code=source_digest(block.suite, technique),
         world=int(setting.get("world", card.world)),
         device="cuda" if card.device.startswith("cuda") else device,
         timing=catalogue.suite(block.suite).timing,
@@ -154,7 +154,7 @@ def _unsuited(suite: str, technique: str) -> str:
 
 
 @cache
-def _unavailable(technique: str, device: str) -> str:
+def unavailable(technique: str, device: str) -> str:
     """Why this technique cannot be measured on this machine, or nothing."""
     card = catalogue.card(technique)
     if missing := catalogue.missing_packages(technique):
@@ -203,7 +203,8 @@ def build(cls: Any, options: Options) -> Any:
 
 
 @cache
-def _code(suite: str, technique: str) -> str:
+def source_digest(suite: str, technique: str) -> str:
+    """Digest of all source that a cell of this suite and technique depends on."""
     card = catalogue.card(technique)
     names = [technique, *card.peer_of, *([card.oracle] if "/peers/" in card.oracle else [])]
     modules = [catalogue.source(name).module for name in names]

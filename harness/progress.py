@@ -39,15 +39,15 @@ class _State:
     def __init__(self, total: int, done: int) -> None:
         self.total = total
         self.done = done
-        self.running: dict[int, Cell] = {}
+        self.running: dict[str, Cell] = {}
         self.ended: list[Record] = []
         self.counts: Counter[str] = Counter()
 
     def take(self, event: Event) -> None:
         if event.record is None:
-            self.running[event.worker] = event.cell
+            self.running[event.cell.cell_id] = event.cell
             return
-        self.running.pop(event.worker, None)
+        self.running.pop(event.cell.cell_id, None)
         self.ended = [*self.ended, event.record][-_LAST:]
         self.counts[event.record.outcome] += 1
         self.done += 1

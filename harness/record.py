@@ -25,6 +25,18 @@ class RecordError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Floor:
+    """The least a timed piece of work can cost, by formulas and the machine's own ceilings."""
+
+    flops: float
+    bytes: float  # that must be moved once
+    seconds: float  # the longer of the two at the ceilings
+    mfu: float  # share of the ceiling of arithmetic that was reached
+    bandwidth_share: float  # share of the ceiling of memory traffic
+    impossible: bool  # faster than the floor: something was not done, or not timed
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Quantity:
     """One metric's value with its unit and, where it was sampled, the raw samples."""
 
@@ -36,13 +48,15 @@ class Quantity:
     low: float | None = None  # 95 % bootstrap interval of the value
     high: float | None = None
     average: Average = "median"
+    generations: list[int] = field(default_factory=list)  # samples of each process; []: of one
+    floor: Floor | None = None  # what the work needs at least; where the technique declares it
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Record:
     """One cell's row. Times are seconds, sizes bytes, moments ISO 8601 in UTC."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2  # 2 added optional fields only
     cell_id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
     run: str
     suite: str
@@ -66,6 +80,9 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     load_before: list[float] = field(default_factory=list)  # 1, 5, 15 minutes
     load_after: list[float] = field(default_factory=list)
+    relay: str = ""  # cells of one relay took turns, round by round; "": measured by itself
+    conditions: dict[str, list[float]] = field(default_factory=dict)  # one value a timed round
+    harness_cpu_share: float | None = None  # of one core, by the parent while rounds were timed
 
     @property
     def label(self) -> str:

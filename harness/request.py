@@ -51,5 +51,5 @@ class Request:
 # What `conf/config.yaml` holds beside the matrix; listed for near misses, held equal by a test.
 ROOT_KEYS: Sequence[str] = (
     "experiment", "suite", "technique", "machine", "run", "retry", "workers", "shards", "device",
-    "time_limit_s", "memory_limit_gb", "results", "reports", "title",
+    "generations", "ranks", "time_limit_s", "memory_limit_gb", "results", "reports", "title",
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """A run from its plan to its report: prepare the folder, run shards, conclude."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from rich.text import Text
 from harness import catalogue
 from harness.cell import Cell
 from harness.configure import Asked, Execution
+from harness.elastic import chosen, stands_by
 from harness.environment import environment, load, now
 from harness.errors import UsageError
 from harness.estimate import estimate_s, told_time
@@ -59,12 +61,16 @@ def run_shard(results: Path, run: str, index: int) -> None:
     document = store.read_plan()
     cells = cells_from_json(document["cells"])
     missing = [cell for cell in cells if not store.has(cell.cell_id)]
+    if stands_by(missing, os.environ):
+        return
     shard = Shard(
         store=store,
         cells=missing,
         index=index,
         of=document["shards"],
         workers=document["workers"],
+        generations=document["generations"],
+        ranks=chosen(document.get("ranks")),
         limits=Limits(**document["limits"]),
     )
     with progress(_CONSOLE, len(cells), len(cells) - len(missing)) as listen:
@@ -134,6 +140,8 @@ def _document(
         "planned": now(),
         "workers": execution.workers,
         "shards": execution.shards,
+        "generations": execution.generations,
+        "ranks": execution.ranks,
         "limits": asdict(execution.limits),
         "cells": cells_to_json(cells),
         "skips": [asdict(skip) for skip in skips],

@@ -26,8 +26,15 @@ class ForkServer:
     """A warm server process (harness/forkserver.py) and the connections to it."""
 
     def __init__(
-        self, *, suites: Sequence[str] = (), techniques: Sequence[str] = (), threads: int
+        self,
+        *,
+        suites: Sequence[str] = (),
+        techniques: Sequence[str] = (),
+        threads: int,
+        sources: Path | None = None,
     ) -> None:
+        """`sources` is a folder of packages that go before those of this process."""
+        self._sources = sources
         self._names = {"suites": list(suites), "techniques": list(techniques)}
         self._threads = threads
         self._lock = threading.Lock()
@@ -77,13 +84,19 @@ class ForkServer:
         self._address = f"{folder}/server"
         threads = str(self._threads)
         safe = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]  # the same path as ours
+        if self._sources:
+            safe = ["-P"]
         command = [sys.executable, *safe, "-m", "harness.forkserver"]
         self._process = subprocess.Popen(
             [*command, self._address, json.dumps(names)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # ctrl-C is the parent's to handle
-            env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            env={
+                **environment_with(self._sources),
+                "OMP_NUM_THREADS": threads,
+                "OPENBLAS_NUM_THREADS": threads,
+            },
         )
         return _pipe(self._process.stdout).readline() == b"ready\n"
 
@@ -116,6 +129,20 @@ class ForkServer:
         with self._lock:
             self._closed = True
             self._end(_CLOSING_S)
+
+
+def environment_with(sources: Path | None) -> dict[str, str]:
+    """This process's environment, in which Python finds the packages in `sources` first."""
+    if sources is None:
+        return dict(os.environ)
+    path = os.pathsep.join([str(sources), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def python() -> list[str]:
+    """The interpreter, as it finds modules in the same places as ours."""
+    safe = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
+    return [sys.executable, *safe]
 
 
 def _connection(address: str) -> socket.socket:

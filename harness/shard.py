@@ -1,4 +1,7 @@
-"""Run a plan's cells on this machine: worker threads that each claim, run and record one at a time.
+"""Run a plan's cells on this machine: worker threads that claim, run and record what is missing.
+
+Cells that are timed and will be compared, those of one suite and setting, are taken together and
+measured in turns (harness/generations.py); any other cell is taken alone.
 
 A shard is a launcher's job. All shards of a run walk the same plan, each from its own place, and
 take whatever nobody has claimed; so a shard that dies leaves nothing behind that another will not
@@ -10,16 +13,20 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import perf_counter
+from pathlib import Path
 from typing import Any
 
 from harness import catalogue
-from harness.cell import Cell
+from harness.card import Suite
+from harness.cell import Cell, digest
 from harness.command import command_of
 from harness.cores import lease, shares
+from harness.elastic import Ranks
 from harness.environment import environment, load, now, usable_cores
-from harness.isolate import Ending, Limits, run_cell
+from harness.generations import Course, Measured, measure_together
+from harness.isolate import GENERATIONS, Ending, Limits, Place
 from harness.record import Quantity, Record
 from harness.server import ForkServer, StoppedError
 from harness.statistics import summarise
@@ -47,7 +54,10 @@ class Shard:
     index: int = 0
     of: int = 1
     workers: int = 1
+    generations: int = GENERATIONS
+    warm: bool = True  # whether the server imports suites and techniques once for all cells
     limits: Limits = field(default_factory=Limits)
+    ranks: Ranks = "fork"
 
     def run(self, listen: Callable[[Event], None]) -> None:
         """Until every cell of the plan has its record, by this shard or another.
@@ -56,8 +66,8 @@ class Shard:
             UsageError: if records can no longer be written; what was recorded stays.
         """
         places = shares(usable_cores(), self.workers)
-        server = _server(self.cells, threads=len(places[0]))
-        turn, events = _Turn(self._order()), Events()
+        server = server_for(self.cells if self.warm else (), threads=len(places[0]))
+        turn, events = _Turn(relays(self._order())), Events()
         workers = [
             _Worker(number, cores, self, server, turn, events)
             for number, cores in enumerate(places)
@@ -97,7 +107,7 @@ def _pass_on(events: Events, listen: Callable[[Event], None], working: int) -> N
 
 @dataclass(frozen=True)
 class _Worker:
-    """One thread: takes a cell, waits for it, writes its record, takes the next."""
+    """One thread: takes cells that belong together, waits for them, writes their records."""
 
     number: int
     cores: Sequence[int]
@@ -116,47 +126,70 @@ class _Worker:
             self.events.put(error)
         self.events.put(None)
 
-    def take(self, cell: Cell, *, wait_s: float) -> None:
+    def take(self, cells: Sequence[Cell], *, wait_s: float) -> None:
         store = self.shard.store
-        with store.claim(cell, wait_s=wait_s) as mine:
-            if mine:
-                self.measure(cell)
-            elif not store.has(cell.cell_id):
-                self.turn.later(cell)
+        with ExitStack() as claims:
+            mine = [c for c in cells if claims.enter_context(store.claim(c, wait_s=wait_s))]
+            for cell in cells:
+                if cell not in mine and not store.has(cell.cell_id):
+                    self.turn.later([cell])
+            while mine:
+                mine = self.measure(mine)
 
-    def measure(self, cell: Cell) -> None:
-        store, scratch = self.shard.store, self.shard.store.scratch(cell)
+    def measure(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Run and record the cells; those for which there was no room."""
+        store = self.shard.store
         self.server.start()
-        with lease(self.cores, alone=cell.timing), store.writing(f"the scratch of {cell.label}"):
-            self.events.put(Event(worker=self.number, cell=cell))
-            started, before, clock = now(), load(), perf_counter()
-            ending = run_cell(cell, self.server, self.cores, self.shard.limits, scratch)
-            wall_s = perf_counter() - clock
-        record = Record(
-            **identity(cell, store.run),
-            **_result(ending, cell),
-            started=started,
-            wall_s=wall_s,
-            environment=environment(),
-            load_before=before,
-            load_after=load(),
+        place = Place(
+            server=self.server,
+            cores=self.cores,
+            limits=self.shard.limits,
+            ranks=self.shard.ranks,
         )
-        store.write(record)
-        shutil.rmtree(scratch, ignore_errors=True)
-        self.events.put(Event(worker=self.number, cell=cell, record=record))
+        with (
+            lease(self.cores, alone=cells[0].timing),
+            store.writing(f"the scratch of {cells[0].label}"),
+        ):
+            for cell in cells:
+                self.events.put(Event(worker=self.number, cell=cell))
+            begun = Begun()
+            all_measured = measure_together(
+                [Course(cell, store.scratch(cell), place) for cell in cells],
+                generations=self.shard.generations if cells[0].timing else 1,
+            )
+        left = []
+        for cell, measured in zip(cells, all_measured, strict=True):
+            if measured is None:
+                left.append(cell)
+                continue
+            suite = catalogue.suite(cell.suite)
+            record = record_of(cell, store.run, suite, measured, begun)
+            store.write(record)
+            shutil.rmtree(store.scratch(cell), ignore_errors=True)
+            self.events.put(Event(worker=self.number, cell=cell, record=record))
+        return left
+
+
+def relays(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that take turns: timed ones of one suite, setting and device; each other by itself."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        kind = [cell.suite, dict(cell.setting), cell.device, cell.world]
+        groups.setdefault(digest(kind) if cell.timing else cell.cell_id, []).append(cell)
+    return list(groups.values())
 
 
 class _Turn:
-    """Which cell is next; cells another process holds come again at the end, to be waited for."""
+    """Which cells are next; those another process holds come again at the end, to be waited for."""
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
-        self._fresh = list(reversed(cells))
-        self._later: deque[Cell] = deque()
+    def __init__(self, groups: Sequence[Sequence[Cell]]) -> None:
+        self._fresh = list(reversed(groups))
+        self._later: deque[Sequence[Cell]] = deque()
         self._lock = threading.Lock()
         self._stopped = False
 
-    def next(self) -> tuple[Cell, bool] | None:
-        """A cell and whether to wait for its claim; None when all were handed out, or stopped."""
+    def next(self) -> tuple[Sequence[Cell], bool] | None:
+        """Cells and whether to wait for their claims; None when all are handed out, or stopped."""
         with self._lock:
             if self._stopped:
                 return None
@@ -164,9 +197,9 @@ class _Turn:
                 return self._fresh.pop(), False
             return (self._later.popleft(), True) if self._later else None
 
-    def later(self, cell: Cell) -> None:
+    def later(self, cells: Sequence[Cell]) -> None:
         with self._lock:
-            self._later.append(cell)
+            self._later.append(cells)
 
     def stop(self) -> None:
         with self._lock:
@@ -189,14 +222,45 @@ def identity(cell: Cell, run: str) -> dict[str, Any]:
     }
 
 
-def _result(ending: Ending, cell: Cell) -> dict[str, Any]:
-    """The part of a record that says what came of it."""
-    metrics = {}
-    for metric in catalogue.suite(cell.suite).metrics if ending.outcome == "ok" else ():
+@dataclass(frozen=True)
+class Begun:
+    """When a measurement began, and how busy the machine was."""
+
+    started: str = field(default_factory=now)
+    load: list[float] = field(default_factory=load)
+
+
+def record_of(cell: Cell, run: str, suite: Suite, measured: Measured, begun: Begun) -> Record:
+    """The record of a cell that was measured just now on this machine."""
+    ending = measured.ending
+    return Record(
+        **identity(cell, run),
+        outcome=ending.outcome,
+        reason=ending.reason,
+        log_tail=ending.log_tail,
+        metrics=_quantities(ending, suite) if ending.outcome == "ok" else {},
+        notes=ending.notes,
+        started=begun.started,
+        wall_s=measured.held_s,
+        measured_s=ending.measured_s,
+        cpu_s=ending.cpu_s,
+        peak_rss_bytes=ending.peak_rss_bytes,
+        environment=environment(),
+        load_before=begun.load,
+        load_after=load(),
+        relay=measured.relay,
+        conditions=ending.conditions,
+        harness_cpu_share=measured.harness_cpu_share,
+    )
+
+
+def _quantities(ending: Ending, suite: Suite) -> dict[str, Quantity]:
+    quantities = {}
+    for metric in suite.metrics:
         measured = ending.metrics[metric.name]
         samples = measured if isinstance(measured, list) else []
         value, low, high = summarise(samples, metric.average) if samples else (measured, None, None)
-        metrics[metric.name] = Quantity(
+        quantities[metric.name] = Quantity(
             value=value,
             unit=metric.unit,
             better=metric.better,
@@ -205,21 +269,15 @@ def _result(ending: Ending, cell: Cell) -> dict[str, Any]:
             low=low,
             high=high,
             average=metric.average,
+            generations=ending.generations.get(metric.name, []),
         )
-    return {
-        "outcome": ending.outcome,
-        "reason": ending.reason,
-        "log_tail": ending.log_tail,
-        "metrics": metrics,
-        "notes": ending.notes,
-        "measured_s": ending.measured_s,
-        "cpu_s": ending.cpu_s,
-        "peak_rss_bytes": ending.peak_rss_bytes,
-    }
+    return quantities
 
 
-def _server(cells: Sequence[Cell], threads: int) -> ForkServer:
+def server_for(cells: Sequence[Cell], *, threads: int, sources: Path | None = None) -> ForkServer:
     """A fork server that imports suites and techniques ahead; peers stay apart."""
     techniques = {cell.technique for cell in cells if "/peers/" not in cell.technique}
     suites = {cell.suite for cell in cells}
-    return ForkServer(suites=sorted(suites), techniques=sorted(techniques), threads=threads)
+    return ForkServer(
+        suites=sorted(suites), techniques=sorted(techniques), threads=threads, sources=sources
+    )

@@ -3,8 +3,8 @@
 results/<run>/plan.json          what was planned
 results/<run>/cells/<id>.json    one record a cell
 results/<run>/superseded/        records that a retry replaced, files that could not be read
-results/<run>/claims/<id>.lock   held while a cell runs; the kernel drops it when a process dies
-results/<run>/scratch/<id>/      where a cell in flight works
+results/<run>/claims/<id>.<n>    a lease (harness/lease.py) held while a cell runs
+results/<run>/scratch/<id>/      where a cell in flight works, a folder for each try
 """
 
 import json
@@ -13,15 +13,14 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
-
 from harness.cell import Cell
 from harness.errors import UsageError, near
+from harness.lease import Lease, Leases
 from harness.record import Outcome, Record, RecordError, from_json, to_json
 
 
@@ -30,6 +29,11 @@ class Store:
     """The folder of one run."""
 
     folder: Path
+    claims: Leases = field(init=False, compare=False, repr=False)
+    held: dict[str, Lease] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "claims", Leases(self.folder / "claims"))
 
     @property
     def run(self) -> str:
@@ -81,9 +85,14 @@ class Store:
     def write(self, record: Record) -> None:
         """Put the record in place, whole or not at all.
 
+        It is dropped if the claim on its cell was lost: the record is another process's to write.
+
         Raises:
             UsageError: if the disk is full or read-only; all earlier records stay.
         """
+        claim = self.held.get(record.cell_id)
+        if claim is not None and not claim.held:
+            return
         with self.writing(f"the record of {record.label}"):
             write_atomically(self._path(record.cell_id), to_json(record))
 
@@ -138,48 +147,42 @@ class Store:
     def claim(self, cell: Cell, *, wait_s: float = 0) -> Iterator[bool]:
         """Hold the cell against every other process; False if it is done or another's.
 
-        Another's claim is waited for so long; if that process dies the cell becomes ours.
+        Another's claim is waited for so long; if that process dies, or its machine falls silent,
+        the cell becomes ours.
 
         Raises:
             UsageError: if the claim cannot be written.
         """
-        path = self.folder / "claims" / f"{cell.cell_id}.lock"
-        lock = FileLock(path, timeout=wait_s)
         with self.writing(f"the claim of {cell.label}"):
-            free = _acquire(lock)
-        if not free:
+            claim = self.claims.take(cell.cell_id, wait_s=wait_s)
+        if claim is None:
             yield False
             return
+        self.held[cell.cell_id] = claim
         try:
             yield not self.has(cell.cell_id)
         finally:
+            del self.held[cell.cell_id]
             if self.has(cell.cell_id):
-                path.unlink(missing_ok=True)  # whoever still waits on it will find the record
-            lock.release()
+                shutil.rmtree(self.scratch(cell), ignore_errors=True)
+            claim.release()
 
     def tidy(self) -> None:
         """Clear what a killed process left of cells that have their record."""
-        for lock in (self.folder / "claims").iterdir():
-            if self.has(lock.stem):
-                lock.unlink(missing_ok=True)
+        for claim in (self.folder / "claims").iterdir():
+            if self.has(claim.stem):
+                claim.unlink(missing_ok=True)
         for scratch in (self.folder / "scratch").iterdir():
             if self.has(scratch.name):
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def scratch(self, cell: Cell) -> Path:
-        """Where the cell works while it is in flight."""
-        return self.folder / "scratch" / cell.cell_id
+        """Where the cell works while it is in flight: under a claim, a folder no other try uses."""
+        folder, claim = self.folder / "scratch" / cell.cell_id, self.held.get(cell.cell_id)
+        return folder / claim.holder.token if claim else folder
 
     def _path(self, cell_id: str) -> Path:
         return self.folder / "cells" / f"{cell_id}.json"
-
-
-def _acquire(lock: FileLock) -> bool:
-    try:
-        lock.acquire()
-    except Timeout:
-        return False
-    return True
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -22,10 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from harness import catalogue
+from harness import catalogue, yardstick
 from harness.artifacts import Artifacts, default_folder
 from harness.card import Suite
 from harness.instruments import Instruments
+from harness.instruments.clock import Clock
+from harness.instruments.turns import Turns
 from harness.plan import build
 
 _REASON_CHARACTERS = 500
@@ -79,25 +81,39 @@ def _encoded(result: dict[str, Any]) -> bytes:
 
 def _measure(cell: dict[str, Any], rank: int) -> dict[str, Any]:
     _seed(int(cell["setting"].get("seed", 0)))
-    technique = build(catalogue.load(cell["technique"]), cell["options"])
-    suite = catalogue.load_suite(cell["suite"])
-    setting = build(suite.Setting, cell["setting"])
+    turns = Turns(**cell["turns"], rank=rank, world=cell["world"])
     instruments = Instruments(
         artifacts=Artifacts(default_folder()),
         technique=cell["technique"],
         rank=rank,
         world=cell["world"],
+        timing=Clock(turns=turns),
     )
-    start = perf_counter()
-    measured = suite.measure(technique, setting, instruments)
-    seconds = perf_counter() - start
+    work = _yardstick if cell["suite"] == yardstick.NAME else _technique
+    seconds, metrics = work(cell, instruments)
     return {
         "outcome": "ok",
         "reason": "",
-        "metrics": _checked(measured, catalogue.suite(cell["suite"])),
+        "metrics": metrics,
         "notes": instruments.notes,
-        "measured_s": seconds,
+        "conditions": instruments.timing.conditions.values,
+        "measured_s": seconds - turns.waited_s,
     }
+
+
+def _technique(cell: dict[str, Any], instruments: Instruments) -> tuple[float, dict[str, Any]]:
+    technique = build(catalogue.load(cell["technique"]), cell["options"])
+    suite = catalogue.load_suite(cell["suite"])
+    setting = build(suite.Setting, cell["setting"])
+    start = perf_counter()
+    measured = suite.measure(technique, setting, instruments)
+    return perf_counter() - start, _checked(measured, catalogue.suite(cell["suite"]))
+
+
+def _yardstick(cell: dict[str, Any], instruments: Instruments) -> tuple[float, dict[str, Any]]:
+    start = perf_counter()
+    measured = yardstick.measure(cell, instruments.timing)
+    return perf_counter() - start, _checked(measured, yardstick.SUITE)
 
 
 def _checked(measured: Mapping[str, Any], suite: Suite) -> dict[str, Any]:
@@ -167,7 +183,8 @@ def _seed(seed: int) -> None:
 
 
 def _share_cores(world: int) -> None:
-    """One thread a core of this rank's share."""
+    """One thread a core of this rank's share of this machine."""
+    world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // world)
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -176,11 +193,17 @@ def _share_cores(world: int) -> None:
 
 
 def _join_world(scratch: Path, rank: int, cell: dict[str, Any]) -> None:
-    """Rendezvous through a file, so that no port is ever taken by another run."""
+    """Rendezvous through a file, so that no port is ever taken by another run.
+
+    Ranks under torch's elastic launcher (harness/elastic.py) meet where it says.
+    """
     distributed = importlib.import_module("torch.distributed")
+    elastic = "TORCHELASTIC_RUN_ID" in os.environ
+    if elastic and cell["device"] == "cuda":
+        importlib.import_module("torch.cuda").set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group(
         "nccl" if cell["device"] == "cuda" else "gloo",
-        init_method=f"file://{(scratch / 'rendezvous').resolve()}",
+        init_method="env://" if elastic else f"file://{(scratch / 'rendezvous').resolve()}",
         rank=rank,
         world_size=cell["world"],
     )

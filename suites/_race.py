@@ -15,8 +15,11 @@ def in_turn(works: Iterable[Work]) -> Work:
 
 
 def mb_per_s(parts: Sequence[Sequence[str]], seconds: Samples) -> Samples:
-    """Speed of each round in 10^6 bytes of UTF-8 a second; `parts` holds its texts."""
-    n_bytes = [sum(len(text.encode()) for text in part) for part in parts]
+    """Speed of each round in 10^6 bytes of UTF-8 a second; `parts` holds its texts.
+
+    There may be more parts than rounds: the processes that repeat a cell share its rounds.
+    """
+    n_bytes = [sum(len(text.encode()) for text in part) for part in parts[: len(seconds)]]
     return [n / 1e6 / s for n, s in zip(n_bytes, seconds, strict=True)]
 
 

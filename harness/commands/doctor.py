@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import catalogue
-from harness.artifacts import default_folder
+from harness import catalogue, nvidia
+from harness.artifacts import Artifacts, default_folder
+from harness.ceilings import kept
 from harness.environment import environment, load
+from harness.instruments.conditions import CPUS, offered
 
 
 class Finding(NamedTuple):
@@ -30,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Print the findings; 1 if the default experiment cannot run."""
     facts = environment()
-    gigabytes = facts["memory_bytes"] / 1e9
-    print(f"{facts['system']}, {facts['cpu']}, {facts['usable_cores']} cores, {gigabytes:.0f} GB")
+    print(f"{facts['system']}, {facts['machine_class']}")
     print(f"Python {facts['python']}, torch {facts['versions'].get('torch', 'missing')}")
     findings = list(_findings(options.results))
     for finding in findings:
@@ -48,6 +49,8 @@ def _findings(results: Path) -> Iterator[Finding]:
     yield Finding(
         busy < 0.5, f"load is {busy:.0%} of the cores", "timings will spread; quieten the machine"
     )
+    yield from _conditions()
+    yield from (Finding(True, f"ceiling {line}") for line in kept(Artifacts(default_folder())))
     yield _cuda()
     compilers = (os.environ.get("CXX", "c++"), "c++", "g++", "clang++")
     yield Finding(
@@ -76,6 +79,24 @@ def _peers() -> Iterator[Finding]:
     missing = {name: catalogue.missing_packages(name) for name in catalogue.peers()}
     for name, packages in missing.items():
         yield Finding(not packages, name, f"pip install {' '.join(packages)}")
+
+
+def _conditions() -> Iterator[Finding]:
+    """What is recorded beside timings, and what makes them steady."""
+    found = offered()
+    yield Finding("load1" in found, f"recorded beside timings: {', '.join(found)}", "no /proc to read")
+    governor = Path(CPUS, "cpu0/cpufreq/scaling_governor")
+    if governor.exists():
+        chosen = governor.read_text().strip()
+        yield Finding(
+            chosen == "performance",
+            f"CPU frequency governor is {chosen}",
+            "timings follow the load; cpupower frequency-set -g performance",
+        )
+    if shutil.which("nvidia-smi"):
+        yield Finding(
+            bool(nvidia.names()), "GPU clocks and energy (NVML)", "pip install nvidia-ml-py"
+        )
 
 
 def _cuda() -> Finding:

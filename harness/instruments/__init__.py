@@ -13,7 +13,7 @@ from typing import Any
 from harness import catalogue
 from harness.artifacts import Artifacts
 from harness.code import code_digest
-from harness.instruments.clock import clock, interleave
+from harness.instruments.clock import Clock, Work
 from harness.instruments.memory import MemoryReading, peak_memory
 
 Samples = list[float]
@@ -27,11 +27,12 @@ class Instruments:
     technique: str  # catalogue name of what is measured
     rank: int = 0
     world: int = 1
+    timing: Clock = field(default_factory=Clock)
     notes: dict[str, Any] = field(default_factory=dict)
 
     def clock(
         self,
-        work: Callable[[], object],
+        work: Work,
         *,
         warmup: int = 1,
         min_repeats: int = 5,
@@ -39,7 +40,7 @@ class Instruments:
         min_seconds: float = 0.5,
     ) -> Samples:
         """Seconds of each call after the warm-up, repeated until both minima are met."""
-        return clock(
+        return self.timing.repeat(
             work,
             warmup=warmup,
             min_repeats=min_repeats,
@@ -48,10 +49,14 @@ class Instruments:
         )
 
     def interleave(
-        self, *works: Callable[[], object], rounds: int = 9, warmup: int = 1, seed: int = 0
+        self, *works: Work, rounds: int = 9, warmup: int = 1, seed: int = 0
     ) -> tuple[Samples, ...]:
-        """Seconds of each work, taking turns in seeded random order, one sample a round."""
-        return interleave(*works, rounds=rounds, warmup=warmup, seed=seed)
+        """Seconds of each work, taking turns in seeded random order, one sample a round.
+
+        The rounds are shared by the processes that repeat this cell: there may be fewer samples.
+        Cells that are compared need equal numbers of such calls; one without works is a call too.
+        """
+        return self.timing.interleave(works, rounds=rounds, warmup=warmup, seed=seed)
 
     @contextmanager
     def peak_memory(self) -> Iterator[MemoryReading]:

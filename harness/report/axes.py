@@ -18,17 +18,18 @@ LETTER = 6.4  # mean width of a label's letter
 WIDTH = 540
 WIDE = 50  # largest over smallest value from which an axis of numbers is logarithmic
 _BOTTOM = 44
+_DECADES = 1e3  # spanned by a logarithmic axis before its ticks are powers of ten alone
 
 
 def canvas(
-    height: float, *, left: float, right: float = 12, top: float = 24
+    height: float, *, left: float, right: float = 12, top: float = 24, bottom: float = _BOTTOM
 ) -> tuple[Figure, Axes]:
     """A figure whose plotting area is `height` tall, inside margins."""
-    total = height + top + _BOTTOM
+    total = height + top + bottom
     left = min(left, 0.5 * WIDTH)
     figure = Figure(figsize=(WIDTH / 72, total / 72), dpi=72)
     axes = figure.add_axes(
-        (left / WIDTH, _BOTTOM / total, 1 - (left + right) / WIDTH, height / total)
+        (left / WIDTH, bottom / total, 1 - (left + right) / WIDTH, height / total)
     )
     figure.patch.set_visible(False)
     axes.patch.set_visible(False)
@@ -50,8 +51,9 @@ def number_axis(
     log = min(values) > 0 and max(values) / min(values) >= wide
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log" if log else "linear")
+    subs = (1.0,) if log and max(values) / min(values) > _DECADES else (1.0, 2.0, 5.0)
     axis.set_major_locator(
-        LogLocator(numticks=6) if log else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+        LogLocator(subs=subs, numticks=6) if log else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
     )
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
     axis.set_minor_formatter(NullFormatter())

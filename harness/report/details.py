@@ -1,63 +1,156 @@
-"""One cell in full: each metric's samples in five numbers and a line."""
+"""One cell in full, as JSON of texts: the page's script lays it out and knows no units.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+A cell is {title, tags, lead, flags, commands, lists, metrics, conditions, log, shared}; what a cell
+does not have is left out. `shared` numbers lists that many cells have in common.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
-from harness.report.quantities import Scale, ratio_interval
-from harness.report.tables import Entry, Row, Table
+from harness.card import Card
+from harness.record import Floor, Record
+from harness.report.doubts import flags
+from harness.report.overview import flat_facts
+from harness.report.quantities import Scale, quantity, ratio_interval, scale
+from harness.report.tables import Entry, Row, Table, canonical
 from harness.statistics import Estimate
 
-HEIGHT = 20  # of the line, in pixels
-_STEP = 2
+LOG_CHARACTERS = 2_000  # of a log tail on the page; the record has the rest
+TOP = 99  # height of a trace
 _MOST_STEPS = 100
 
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """A sampled metric: texts in the column's unit."""
-
-    metric: str
-    unit: str
-    count: int
-    quantiles: tuple[str, ...]  # smallest, 25 %, median, 75 %, largest
-    ratio: str  # to the baseline, with its interval
-    path: str
-    width: int
+Pairs = list[list[str]]
 
 
-def samples(table: Table, row: Row) -> list[Samples]:
-    """The row's metrics that keep raw samples."""
-    return [
-        _samples(name, entry, table.scales[name])
-        for name, entry in row.entries.items()
-        if entry.quantity.samples
-    ]
+def cell(table: Table, row: Row, card: Card | None) -> dict[str, Any]:
+    """Everything about one cell but its environment."""
+    record = row.record
+    lead = f"{card.summary} {card.paper}, {card.year}." if card else ""
+    tags = ["peer"] * row.is_peer + ["baseline"] * row.is_baseline
+    parts: dict[str, Any] = {
+        "title": record.technique,
+        "tags": tags,
+        "lead": lead,
+        "outcome": record.outcome,
+        "reason": record.reason,
+        "flags": flags(record),
+        "commands": [["repeat this cell", record.command]],
+        "lists": [
+            ["Setting", _pairs(record.setting)],
+            ["Options", _pairs(record.options)],
+            ["Notes", _pairs(record.notes)],
+            ["Run", run_facts(record)],
+        ],
+        "metrics": [metric(n, e, table.scales[n]) for n, e in row.entries.items()],
+        "conditions": conditions(record),
+        "log": record.log_tail[-LOG_CHARACTERS:],
+    }
+    return {key: value for key, value in parts.items() if value}
 
 
-def _samples(name: str, entry: Entry, scale: Scale) -> Samples:
-    values, like = entry.quantity.samples, entry.estimate
-    five = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
-    texts = tuple(scale.text(Estimate(value, like.low, like.high)) for value in five)
-    ratio = "" if entry.ratio is None else ratio_interval(entry.ratio)
-    return Samples(name, scale.unit, len(values), texts, ratio, *line(values))
+def environment(record: Record) -> Pairs:
+    """The machine and versions of one cell."""
+    return [[f"{group} {name}".strip(), text] for group, name, text in flat_facts(record)]
 
 
-def line(values: Sequence[float]) -> tuple[str, int]:
-    """The samples in the order taken as an SVG path, `HEIGHT` tall, and its width.
+def run_facts(record: Record) -> Pairs:
+    """When and where it ran, and what it took."""
+    where = record.device + (f" × {record.world} processes" if record.world > 1 else "")
+    facts = {
+        "cell": record.cell_id,
+        "code": record.code,
+        "where": where,
+        "started": record.started,
+        "in all": quantity("s", record.wall_s),
+        "measuring": _known("s", record.measured_s),
+        "CPU time": _known("s", record.cpu_s),
+        "peak memory": _known("B", record.peak_rss_bytes),
+        "load before, after": _loads(record),
+        "took turns in relay": record.relay,
+        "harness share of a core": _share(record.harness_cpu_share),
+    }
+    return [[name, text] for name, text in facts.items() if text]
 
-    Of many samples, the lowest and highest of each step are drawn: none is hidden.
+
+def metric(name: str, entry: Entry, shown: Scale) -> dict[str, Any]:
+    """One metric's row: its value, and its samples in five numbers and a trace."""
+    q, estimate = entry.quantity, entry.estimate
+    row: dict[str, Any] = {
+        "name": name,
+        "unit": shown.unit,
+        "value": shown.text(estimate),
+        "interval": shown.interval(estimate),
+        "ratio": "" if entry.ratio is None else ratio_interval(entry.ratio),
+        "floor": "" if q.floor is None else floor_text(q.floor),
+    }
+    if q.samples:
+        five = np.quantile(q.samples, (0, 0.25, 0.5, 0.75, 1)).tolist()
+        row["five"] = [shown.text(Estimate(x, estimate.low, estimate.high)) for x in five]
+        row["n"] = len(q.samples)
+        row["trace"] = trace(q.samples, q.generations)
+    return {key: value for key, value in row.items() if value != ""}
+
+
+def conditions(record: Record) -> list[dict[str, Any]]:
+    """What was watched beside the rounds: lowest, median, highest, and a trace of each."""
+    rows = []
+    for name, values in record.conditions.items():
+        if values:
+            shown = scale("1", values)
+            three = np.quantile(values, (0, 0.5, 1)).tolist()
+            texts = [shown.text(Estimate(x, None, None)) for x in three]
+            rows.append({"name": name, "three": texts, "trace": trace(values, [])})
+    return rows
+
+
+def floor_text(floor: Floor) -> str:
+    """How near the work came to what the machine can do."""
+    mark = " (impossible)" if floor.impossible else ""
+    return (
+        f"MFU {floor.mfu:.1%}, bandwidth {floor.bandwidth_share:.1%}; "
+        f"at least {quantity('s', floor.seconds)} for {quantity('FLOP', floor.flops)} "
+        f"and {quantity('B', floor.bytes)}{mark}"
+    )
+
+
+def trace(values: Sequence[float], generations: Sequence[int]) -> dict[str, Any]:
+    """The values in the order taken as heights from 0 to `TOP`, `per` of them a step.
+
+    Of many values, the lowest and highest of each step are kept: none is hidden. `breaks` are the
+    steps at which another process went on.
     """
     steps = min(len(values), _MOST_STEPS)
-    edges = [len(values) * step // steps for step in range(steps + 1)]
-    low, high = min(values), max(values)
-    rise = HEIGHT / (high - low) if high > low else 0.0
-    stops: list[tuple[int, int]] = []
-    for step, (start, stop) in enumerate(pairwise(edges)):
-        ends = dict.fromkeys((min(values[start:stop]), max(values[start:stop])))
-        stops += [(step * _STEP, round(HEIGHT - (value - low) * rise)) for value in ends]
-    moves = [f"{x - a} {y - b}" for (a, b), (x, y) in pairwise(stops)]
-    path = f"M{stops[0][0]} {stops[0][1]}l{' '.join(moves) or '0 0'}".replace(" -", "-")
-    return path, _STEP * (steps - 1)
+    array = np.asarray(values, dtype=float)
+    low, high = array.min(), array.max()
+    heights = np.rint((array - low) * (TOP / (high - low) if high > low else 0)).astype(int)
+    found: dict[str, Any] = {"points": heights.tolist()}
+    if len(values) > steps:
+        edges = [len(values) * step // steps for step in range(steps + 1)]
+        parts = [heights[start:stop] for start, stop in pairwise(edges)]
+        ends = [sorted((int(part.argmin()), int(part.argmax()))) for part in parts]
+        points = [int(part[i]) for part, pair in zip(parts, ends, strict=True) for i in pair]
+        found = {"points": points, "per": 2}
+    if len(generations) > 1:
+        starts = list(accumulate(generations))[:-1]
+        found["breaks"] = [round(start * steps / len(values), 1) for start in starts]
+    return found
+
+
+def _pairs(mapping: Mapping[str, Any]) -> Pairs:
+    return [[k, v if isinstance(v, str) else canonical(v)] for k, v in mapping.items()]
+
+
+def _known(unit: str, value: float | None) -> str:
+    return "" if value is None else quantity(unit, value)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def _loads(record: Record) -> str:
+    loads = [f"{load[0]:.2f}" for load in (record.load_before, record.load_after) if load]
+    return ", ".join(loads)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.record import Quantity, Record
 
@@ -24,6 +25,8 @@ _METRIC = (
     ("unit", "string"),
     ("better", "string"),
     ("kind", "string"),
+    ("floor_mfu", "float64"),
+    ("bandwidth_share", "float64"),
 )
 _CELL = (
     ("run", "string"),
@@ -40,6 +43,8 @@ _COST = (
     ("measured_s", "float64"),
     ("cpu_s", "float64"),
     ("peak_rss_bytes", "Int64"),
+    ("relay", "string"),
+    ("harness_cpu_share", "float64"),
     ("started", "string"),
     ("code", "string"),
     ("command", "string"),
@@ -66,23 +71,34 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def sample_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per raw sample: cell_id, metric, index (order taken), sample (in the unit)."""
+    """One row per raw sample: cell_id, metric, index (order taken), sample (in the unit).
+
+    The last column, generation, numbers the processes that gave the samples, from 0.
+    """
     sampled = [
-        (record.cell_id, name, quantity.samples)
+        (record.cell_id, name, quantity)
         for record in records
         for name, quantity in record.metrics.items()
         if quantity.samples
     ]
-    counts = [len(samples) for _, _, samples in sampled]
+    counts = [len(quantity.samples) for _, _, quantity in sampled]
     empty = np.empty(0)
     return pd.DataFrame(
         {
             "cell_id": _repeated([cell for cell, _, _ in sampled], counts),
             "metric": _repeated([name for _, name, _ in sampled], counts),
             "index": np.concatenate([empty, *map(np.arange, counts)]).astype("int64"),
-            "sample": np.concatenate([empty, *(samples for _, _, samples in sampled)]),
+            "sample": np.concatenate([empty, *(quantity.samples for _, _, quantity in sampled)]),
+            "generation": np.concatenate([empty, *(_generations(q) for _, _, q in sampled)]).astype(
+                "int64"
+            ),
         }
     )
+
+
+def _generations(quantity: Quantity) -> NDArray[np.intp]:
+    counts = quantity.generations or [len(quantity.samples)]
+    return np.repeat(np.arange(len(counts)), counts)
 
 
 def _metrics(record: Record) -> Iterable[tuple[str | None, Quantity | None]]:
@@ -96,7 +112,8 @@ def _metric_columns(rows: Sequence[tuple[str | None, Quantity | None]]) -> dict[
                 yield (None,) * len(_METRIC)
             else:
                 n = len(q.samples) or int(q.value is not None)
-                yield name, q.value, q.low, q.high, n, q.unit, q.better, q.kind
+                shares = (q.floor.mfu, q.floor.bandwidth_share) if q.floor else (None, None)
+                yield (name, q.value, q.low, q.high, n, q.unit, q.better, q.kind, *shares)
 
     columns = list(zip(*cells(), strict=True)) or [()] * len(_METRIC)
     return {

@@ -1,17 +1,22 @@
-"""What a run was: its outcomes, the machine and versions behind it, and what to doubt."""
+"""What a run was: what was asked, how it ended, who came out best, where it ran."""
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from harness.card import Metric
 from harness.record import OUTCOMES, Record
-from harness.report.quantities import quantity
-from harness.report.tables import axis_text
+from harness.report.quantities import quantity, ratio_text
+from harness.report.series import label, setting_text
+from harness.report.tables import Row, Table, axis_text
 
 _MOST_VALUES = 4  # of one fact before it is summed up
-_IDENTITY = {"machine": "machines", "cpu": "processors", "gpu": "GPUs", "commit": "commits"}
+_MOST_REASONS = 12
+_MOST_LINKS = 3  # to cells of one reason
+_MOST_AXIS_VALUES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +28,72 @@ class Fact:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Cells that ended in the same way, but for the numbers in the reason."""
+
+    outcome: str
+    reason: str  # of the first
+    records: tuple[Record, ...]
+
+    @property
+    def shown(self) -> tuple[Record, ...]:
+        """The first few."""
+        return self.records[:_MOST_LINKS]
+
+
 def outcomes(records: Sequence[Record]) -> dict[str, int]:
     """How often each outcome occurred, in the order of the schema, without those that did not."""
     counts = Counter(record.outcome for record in records)
     return {outcome: counts[outcome] for outcome in OUTCOMES if counts[outcome]}
 
 
+def failures(records: Sequence[Record]) -> list[Failure]:
+    """Why cells have no numbers, most frequent first, skips last."""
+    found: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.outcome != "ok":
+            found[record.outcome, re.sub(r"\d+(?:[.,]\d+)*", "#", record.reason)].append(record)
+    grouped = [
+        Failure(outcome, members[0].reason, tuple(members))
+        for (outcome, _), members in found.items()
+    ]
+    grouped.sort(key=lambda one: (one.outcome == "skipped", -len(one.records)))
+    return grouped[:_MOST_REASONS]
+
+
+def axes_text(table: Table) -> str:
+    """The varying axes with their values."""
+    parts = []
+    for axis in table.axes:
+        values = list(dict.fromkeys(axis_text(row.axes[axis]) or "none" for row in table.rows))
+        more = len(values) - _MOST_AXIS_VALUES
+        shown = ", ".join(values[:_MOST_AXIS_VALUES]) + (f" and {more} more" if more > 0 else "")
+        parts.append(f"{axis}: {shown}")
+    return "; ".join(parts)
+
+
+def headline(table: Table) -> str:
+    """Who was best in the suite's first metric that tells techniques apart."""
+    for metric in table.metrics:
+        best = [
+            row
+            for row in table.rows
+            if metric.name in row.entries and row.entries[metric.name].mark == "best"
+        ]
+        if best and len({row.entries[metric.name].estimate.value for row in table.rows
+                         if metric.name in row.entries}) > 1:  # fmt: skip
+            return f"{metric.name}: {_winners(table, metric, best)}"
+    return ""
+
+
 def facts(records: Sequence[Record]) -> list[Fact]:
     """The records' environments, one line per key, telling apart what differs between cells."""
     seen: dict[tuple[str, str], Counter[str]] = {}
     for record in records:
-        for group, name, value in _flat(record.environment):
-            seen.setdefault((group, name), Counter())[_text(name, value)] += 1
-    lines = [
-        Fact(group, name.removesuffix("_bytes"), _several(texts))
-        for (group, name), texts in seen.items()
-    ]
+        for group, name, text in flat_facts(record):
+            seen.setdefault((group, name), Counter())[text] += 1
+    lines = [Fact(group, name, _several(texts)) for (group, name), texts in seen.items()]
     loads = [record.load_before[0] for record in records if record.load_before]
     if loads:
         text = f"{min(loads):.2f} to {max(loads):.2f}, median {median(loads):.2f}"
@@ -46,31 +101,41 @@ def facts(records: Sequence[Record]) -> list[Fact]:
     return lines
 
 
-def warnings(records: Sequence[Record]) -> list[str]:
-    """What weakens the numbers of this run, in plain words."""
-    found = []
-    dirty = sum(bool(record.environment.get("dirty")) for record in records)
-    if dirty:
-        found.append(
-            f"{dirty:,} of {len(records):,} cells ran with uncommitted changes: "
-            "the commit alone does not reproduce them."
-        )
-    for key, plural in _IDENTITY.items():
-        values = {axis_text(r.environment[key]) for r in records if key in r.environment}
-        if len(values) > 1:
-            found.append(f"Cells come from {len(values)} {plural}: compare timings within one.")
-    busy = sum(_was_busy(record) for record in records)
-    if busy:
-        found.append(
-            f"{busy:,} of {len(records):,} cells started on a machine with more runnable "
-            "processes than cores: trust ratios more than single times."
-        )
-    return found
+def flat_facts(record: Record) -> Iterator[tuple[str, str, str]]:
+    """Group, name and text of each fact of one record's environment."""
+    for group, name, value in _flat(record.environment):
+        yield group, name.removesuffix("_bytes").replace("_", " "), _text(name, value)
 
 
-def _was_busy(record: Record) -> bool:
-    cores = record.environment.get("cores")
-    return isinstance(cores, int) and bool(record.load_before) and record.load_before[0] > cores
+def gate_text(selfcheck: Mapping[str, Any]) -> str:
+    """What the gate itself does on this machine, from its self-check."""
+    trials, alarms = int(selfcheck["trials"]), int(selfcheck["false_alarms"])
+    found = ", ".join(
+        f"{share:.0%} of +{float(slowdown):.0%}" for slowdown, share in selfcheck["found"].items()
+    )
+    text = f"{alarms} false {'alarm' if alarms == 1 else 'alarms'} in {trials:,} trials of equal "
+    text += f"code ({alarms / max(trials, 1):.1%})"
+    text += f"; slowdowns found: {found}" if found else ""
+    if (smallest := selfcheck.get("smallest_found")) is not None:
+        text += f"; smallest found reliably: {float(smallest):.1%}"
+    return text + "."
+
+
+def _winners(table: Table, metric: Metric, best: Sequence[Row]) -> str:
+    """The one best cell with its value, or who won how many of the settings."""
+    groups = {row.group for row in best}
+    if len(groups) > 1:
+        wins = Counter(label(row) for row in {(r.group, label(r)): r for r in best}.values())
+        return ", ".join(
+            f"{name} in {n} of {len(groups)} settings" for name, n in wins.most_common(2)
+        )
+    if len(best) > 1:
+        return f"{len(best)} equally good"
+    row, scale = best[0], table.scales[metric.name]
+    entry = row.entries[metric.name]
+    text = f"{label(row)} {scale.text(entry.estimate)} {scale.unit}".rstrip()
+    text += f" ({setting_text(row)})" if setting_text(row) else ""
+    return text + (f", {ratio_text(entry.ratio)} the baseline" if entry.ratio else "")
 
 
 def _flat(environment: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, str, Any]]:

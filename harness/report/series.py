@@ -24,11 +24,6 @@ class Series:
         """Median over the settings."""
         return median(point.value for point in self.points.values())
 
-    @property
-    def summary(self) -> Estimate:
-        """The one estimate, or the median over the settings with their range."""
-        return _pooled(list(self.points.values()))
-
 
 def series(table: Table, metric: Metric) -> list[Series]:
     """The metric's values in the column's unit, one series per technique and options."""

@@ -10,9 +10,11 @@ from harness.card import Metric, Suite
 from harness.record import Quantity, Record
 from harness.report.quantities import Scale, scale
 from harness.statistics import Estimate, ratio
+from harness.verdict import Rule, judge
 
 Mark = Literal["", "best", "tied"]  # tied: not the best, but the intervals overlap
 SettingKey = str  # canonical JSON of the setting and device
+_RULE = Rule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +189,12 @@ def _compare(members: Sequence[Row], metric: Metric) -> list[tuple[str, Entry]]:
         and (q := row.record.metrics.get(metric.name)) is not None
         and q.value is not None
     ]
-    baseline = next((q for row, q, _ in measured if row.is_baseline), None)
+    baseline = next(((row, q) for row, q, _ in measured if row.is_baseline), None)
     best = _best([estimate for _, _, estimate in measured], metric.better)
     return [
         (
             row.record.cell_id,
-            Entry(
-                q, estimate, None if q is baseline else _ratio(q, baseline), _mark(estimate, best)
-            ),
+            Entry(q, estimate, _ratio((row, q), baseline), _mark(estimate, best)),
         )
         for row, q, estimate in measured
     ]
@@ -217,12 +217,24 @@ def _mark(estimate: Estimate, best: Estimate | None) -> Mark:
     return "tied" if estimate[1] <= best[2] and best[1] <= estimate[2] else ""  # type: ignore[operator]
 
 
-def _ratio(quantity: Quantity, baseline: Quantity | None) -> Estimate | None:
-    """Of positive quantities only: the ratio of others does not say which is better."""
-    values = [quantity.value, baseline.value] if baseline else []
-    if baseline is None or any(value is None or value <= 0 for value in values):
+def _ratio(
+    measured: tuple[Row, Quantity], baseline: tuple[Row, Quantity] | None
+) -> Estimate | None:
+    """Of positive quantities only: the ratio of others does not say which is better.
+
+    Times whose rounds were taken in turns are compared as a verdict would, by low quantiles.
+    """
+    if baseline is None or baseline[1] is measured[1]:
         return None
-    return ratio(_samples(quantity), _samples(baseline), quantity.average)
+    (row, q), (base_row, base) = measured, baseline
+    if any(value is None or value <= 0 for value in (q.value, base.value)):
+        return None
+    relay = row.record.relay
+    if q.kind == "timing" and relay and relay == base_row.record.relay:
+        change = judge(base, q, _RULE, paired=True)
+        if change.effect == "ratio":
+            return Estimate(change.value, change.low, change.high)
+    return ratio(_samples(q), _samples(base), q.average)
 
 
 def _samples(quantity: Quantity) -> list[float]:

@@ -51,7 +51,8 @@ def test_builder_that_raises_leaves_nothing_and_the_next_builds(tmp_path: Path) 
 
     with pytest.raises(ValueError, match="half-way"):
         artifacts.get("text", IDENTITY, fail)
-    assert not [path for path in (tmp_path / "text").iterdir() if path.suffix != ".lock"]
+    assert [path.name for path in (tmp_path / "text").iterdir()] == [".leases"]
+    assert not list((tmp_path / "text" / ".leases").iterdir())
     assert artifacts.get("text", IDENTITY, write).read_text() == "built"
 
 
@@ -114,8 +115,8 @@ def test_killed_builder_is_cleared_up_by_the_next(tmp_path: Path, trial: Any) ->
     builder.join()
     artifact = Artifacts(tmp_path / "cache").get("text", IDENTITY, write)
     assert artifact.read_text() == "built"
-    left = [path.name for path in (tmp_path / "cache" / "text").iterdir()]
-    assert sorted(left) == sorted([artifact.parent.name, f"{artifact.parent.name}.lock"])
+    left = {path.name for path in (tmp_path / "cache" / "text").iterdir()}
+    assert left == {artifact.parent.name, ".leases"}
 
 
 def test_a_resumable_builder_finds_what_the_dead_one_left(tmp_path):

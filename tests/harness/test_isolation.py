@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +14,23 @@ import psutil
 import pytest
 
 from harness.cell import Cell
-from harness.isolate import Ending, Limits, run_cell
+from harness.generations import Course, measure_together
+from harness.isolate import Ending, Limits, Place
 from harness.server import ForkServer, StoppedError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PLUGINS = os.pathsep.join(str(FIXTURES / name) for name in ("plugin", "odd"))
 CORES = sorted(os.sched_getaffinity(0))
+
+
+def run_cell(
+    cell: Cell, server: ForkServer, cores: Sequence[int], limits: Limits, scratch: Path
+) -> Ending:
+    place = Place(server=server, cores=cores, limits=limits)
+    (measured,) = measure_together([Course(cell, scratch, place)], generations=1)
+    assert measured is not None
+    assert not measured.relay
+    return measured.ending
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from harness import store as store_module
 from harness.errors import UsageError
+from harness.lease import Leases
 from harness.record import Outcome, Record
 from harness.store import Store, open_run, write_atomically
 
@@ -55,7 +55,7 @@ def test_written_record_comes_back(store: Store) -> None:
         lambda _data: b"",
         lambda _data: b"\0" * 512,
         lambda data: data.replace(b'"ok"', b'"fine"'),
-        lambda data: data.replace(b'"schema_version": 1', b'"schema_version": 99'),
+        lambda data: data.replace(b'"schema_version": ', b'"schema_version": 9'),
         lambda data: data.replace(b'"wall_s": 1.0', b'"wall_s": NaN'),
     ],
     ids=["truncated", "empty", "zeros", "unknown outcome", "other schema", "not a number"],
@@ -128,7 +128,7 @@ def test_plan_that_cannot_be_written_is_one_message(store: Store) -> None:
 def test_tidying_clears_only_what_finished_cells_left(store: Store, trial: Any) -> None:
     done, open_ = trial.cell("ok", 1), trial.cell("ok", 2)
     for cell in (done, open_):
-        (store.folder / "claims" / f"{cell.cell_id}.lock").touch()
+        (store.folder / "claims" / f"{cell.cell_id}.1").touch()
         store.scratch(cell).mkdir()
     (store.folder / "cells" / f"{done.cell_id}.json").touch()
     store.tidy()
@@ -160,18 +160,18 @@ def test_claim_of_a_free_cell_is_ours_and_of_a_done_one_is_not(store: Store, tri
     assert not list((store.folder / "claims").iterdir())
 
 
-def hold(path: str, held: Any) -> None:
-    with FileLock(path):
-        held.set()
-        time.sleep(60)
+def hold(folder: str, name: str, held: Any) -> None:
+    Leases(Path(folder)).take(name)
+    held.set()
+    time.sleep(60)
 
 
 def test_claim_of_a_process_that_died_becomes_ours(store: Store, trial: Any) -> None:
     cell = trial.cell()
     spawn = multiprocessing.get_context("spawn")
     held = spawn.Event()
-    path = store.folder / "claims" / f"{cell.cell_id}.lock"
-    holder = spawn.Process(target=hold, args=(str(path), held))
+    arguments = (str(store.folder / "claims"), cell.cell_id, held)
+    holder = spawn.Process(target=hold, args=arguments)
     holder.start()
     held.wait(60)
     try:
@@ -183,3 +183,33 @@ def test_claim_of_a_process_that_died_becomes_ours(store: Store, trial: Any) -> 
     holder.close()
     with store.claim(cell) as mine:
         assert mine
+
+
+def test_record_of_a_holder_that_was_passed_by_is_dropped(store: Store, trial: Any) -> None:
+    cell, other = trial.cell(), Store(store.folder)
+    far = Leases(store.folder / "claims", beat_s=1e6, machine="far")
+    object.__setattr__(store, "claims", far)
+    object.__setattr__(other, "claims", Leases(far.folder, lease_s=0.2))
+    with store.claim(cell) as mine:
+        assert mine
+        slow = store.scratch(cell)
+        with other.claim(cell, wait_s=20) as taken:
+            assert taken
+            assert other.scratch(cell) != slow
+            store.write(make_record(cell.cell_id, wall_s=1.0))
+            assert not store.has(cell.cell_id)
+            other.write(make_record(cell.cell_id, wall_s=2.0))
+        store.write(make_record(cell.cell_id, wall_s=3.0))
+    (record,), _ = store.records()
+    assert record.wall_s == 2.0
+    assert not list((store.folder / "claims").iterdir())
+
+
+def test_scratch_of_a_cell_goes_once_it_has_its_record(store: Store, trial: Any) -> None:
+    cell = trial.cell()
+    for finished in (False, True):
+        with store.claim(cell):
+            store.scratch(cell).mkdir(parents=True)
+            if finished:
+                store.write(make_record(cell.cell_id))
+        assert bool(list((store.folder / "scratch").iterdir())) is not finished

@@ -1,0 +1,194 @@
+"""Curves along a numeric axis, and how fast they grow: the slope of a line through the logarithms.
+
+    value ∝ axis^slope
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from scipy.stats import linregress
+
+from harness.card import Metric
+from harness.report.axes import COLOURS, LETTER, axis_label, canvas, number_axis
+from harness.report.series import REPEATS, Series, setting_text
+from harness.report.tables import Row, Table, axis_text
+
+MAX_CURVES = 12
+MAX_TICKS = 8  # of a curve's axis, before round numbers take the place of the measured ones
+MIN_POINTS = 3  # of a curve; two make a line of anything
+_HEIGHT = 250
+_LINE = 12  # height of a curve's name
+_DASHES = ("-", "--", "-.")
+_SPAN = 4  # largest over smallest place from which the axis is logarithmic
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The rows that differ along one numeric axis (and in seeds) only."""
+
+    axis: str
+    table: Table
+    rest: str  # the other axes' values, which all rows share
+
+    @property
+    def places(self) -> dict[str, float]:
+        """Where each setting lies on the axis."""
+        return {setting_text(row): float(row.axes[self.axis]) for row in self.table.rows}
+
+
+def best_slice(table: Table) -> Slice | None:
+    """The axis along which most techniques were measured three times or more, if there is one."""
+    axes = [axis for axis in table.axes if axis != REPEATS and _is_numeric(table, axis)]
+    slices = [one for axis in axes if (one := _slice(table, axis)) is not None]
+    return max(slices, key=lambda one: _long_curves(one.table.rows, one.axis), default=None)
+
+
+def slope(places: Sequence[float], values: Sequence[float]) -> float | None:
+    """The exponent of a power law; None for fewer than three places or values that are not > 0."""
+    if len(set(places)) < MIN_POINTS or min(*places, *values) <= 0:
+        return None
+    return float(linregress(np.log(places), np.log(values)).slope)
+
+
+def curves(piece: Slice, metric: Metric, shown: Sequence[Series]) -> tuple[Figure, str]:
+    """One line per technique with its intervals, named at its right end; and how to read it."""
+    places = piece.places
+    drawn = _leading(shown, metric, piece)
+    slopes = _slopes(drawn, places)
+    names = {one.label: _name(one.label, slopes.get(one.label)) for one in drawn}
+    longest = max(len(name) for name in names.values())
+    figure, axes = canvas(_HEIGHT, left=56, right=16 + LETTER * longest)
+    number_axis(axes, "x", list(places.values()), wide=_SPAN)
+    values = [point.value for one in drawn for point in one.points.values()]
+    number_axis(axes, "y", values, **({"wide": 1} if slopes else {}))
+    if len(set(places.values())) <= MAX_TICKS:
+        axes.set_xticks(sorted(set(places.values())))
+        axes.xaxis.set_minor_locator(NullLocator())
+    ends = {}
+    for index, one in enumerate(drawn):
+        look = (COLOURS[index % len(COLOURS)], ":" if one.is_peer else _dash(index))
+        ends[names[one.label]] = (*_curve(axes, one, places, look), look[0])
+    axes.set_xlabel(piece.axis)
+    title = axis_label(metric, piece.table.scales[metric.name], "y")
+    axes.set_title(title, loc="left", fontsize=11)
+    _name_ends(axes, ends)
+    return figure, _how(piece, len(shown), len(drawn), slopes)
+
+
+def _is_numeric(table: Table, axis: str) -> bool:
+    values = [row.axes[axis] for row in table.rows]
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _slice(table: Table, axis: str) -> Slice | None:
+    """The rows of the other axes' most frequent values; None where no curve is long enough."""
+    others = [other for other in table.axes if other not in (axis, REPEATS)]
+
+    def rest(row: Row) -> str:
+        return ", ".join(f"{other} {axis_text(row.axes[other]) or 'none'}" for other in others)
+
+    frequent = Counter(rest(row) for row in table.rows if row.entries).most_common(1)
+    if not frequent:
+        return None
+    rows = tuple(row for row in table.rows if rest(row) == frequent[0][0])
+    piece = Slice(axis, replace(table, rows=rows), frequent[0][0])
+    return piece if _long_curves(rows, axis) else None
+
+
+def _long_curves(rows: Sequence[Row], axis: str) -> int:
+    """How many techniques were measured at three places of the axis or more."""
+    places: dict[str, set[float]] = {}
+    for row in rows:
+        if row.entries:
+            places.setdefault(row.record.technique, set()).add(row.axes[axis])
+    return sum(len(found) >= MIN_POINTS for found in places.values())
+
+
+def _leading(shown: Sequence[Series], metric: Metric, piece: Slice) -> list[Series]:
+    """All of them, or the best at the far end in the order recorded, so that colours stay."""
+    if len(shown) <= MAX_CURVES:
+        return list(shown)
+    places = piece.places
+
+    def end(one: Series) -> tuple[float, float]:
+        last = max(one.points, key=lambda setting: places[setting])
+        value = one.points[last].value
+        return -places[last], value if metric.better == "lower" else -value
+
+    kept = {one.label for one in sorted(shown, key=end)[:MAX_CURVES]}
+    return [one for one in shown if one.label in kept]
+
+
+def _slopes(shown: Sequence[Series], places: Mapping[str, float]) -> dict[str, float]:
+    """Each curve's exponent; none where a value is not positive, as there are no logarithms."""
+    found = {}
+    for one in shown:
+        values = [point.value for point in one.points.values()]
+        at = [places[setting] for setting in one.points]
+        if min(*values, *places.values(), 1) <= 0 or max(at) / min(at) < _SPAN:
+            return {}
+        if (fitted := slope(at, values)) is not None:
+            found[one.label] = fitted
+    return found
+
+
+def _name(label: str, exponent: float | None) -> str:
+    return label if exponent is None else f"{label} ^{exponent:.2f}".replace("-", "−")
+
+
+def _dash(index: int) -> str:
+    return _DASHES[index // len(COLOURS) % len(_DASHES)]
+
+
+def _curve(
+    axes: Axes, one: Series, places: Mapping[str, float], look: tuple[str, str]
+) -> tuple[float, float]:
+    """Draw it; its right end."""
+    colour, dash = look
+    points = sorted((places[setting], point) for setting, point in one.points.items())
+    xs, ys = [x for x, _ in points], [point.value for _, point in points]
+    axes.plot(xs, ys, dash, color=colour, marker="o", markersize=3.5)
+    for x, (_, low, high) in points:
+        if low is not None and high is not None:
+            axes.plot([x, x], [low, high], color=colour, linewidth=3, alpha=0.45)
+    return xs[-1], ys[-1]
+
+
+def _how(piece: Slice, n_shown: int, n_drawn: int, slopes: Mapping[str, float]) -> str:
+    text = f" Curves along {piece.axis}"
+    text += f" at {piece.rest}." if piece.rest else "."
+    if n_drawn < n_shown:
+        text += f" The {n_drawn} of {n_shown} best at its end."
+    if slopes:
+        text += f" ^s: grows with {piece.axis} to the power s."
+    return text
+
+
+def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Labels right of the lines, level with their ends as far as they do not overlap."""
+    axes.autoscale_view()
+    edge, roof = axes.transAxes.transform((1, 1)).tolist()
+    ordered = sorted(ends.items(), key=lambda end: end[1][1])
+    at = [axes.transData.transform(end[:2]).tolist() for _, end in ordered]
+    heights = _spread([height for _, height in at], roof)
+    for (name, (x, y, colour)), (across, up), height in zip(ordered, at, heights, strict=True):
+        axes.annotate(
+            name, (x, y), (edge - across + 6, height - up), textcoords="offset pixels",
+            color=colour, va="center", annotation_clip=False, fontsize=10,
+        )  # fmt: skip
+
+
+def _spread(heights: Sequence[float], roof: float) -> list[float]:
+    """Ascending heights pushed up to keep a line apart, then down to stay under the roof."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + _LINE) if placed else height)
+    for index in reversed(range(len(placed))):
+        placed[index] = min(placed[index], roof)
+        roof = placed[index] - _LINE
+    return placed
