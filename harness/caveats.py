@@ -33,7 +33,7 @@ def caveats(pairs: _Pairs, changes: Sequence[tuple[str, int]]) -> tuple[str, ...
         changes: cell and direction (+1 or -1) of every change of a time or a size.
     """
     found = (
-        _one_way(changes), _machines(pairs), _blocks(pairs), _versions(pairs), _harness(pairs),
+        _one_way(changes), _machines(pairs), _timing(pairs), _versions(pairs), _harness(pairs),
         _impossible(pairs),
     )  # fmt: skip
     return tuple(line for lines in found for line in lines)
@@ -65,7 +65,8 @@ def _machines(pairs: _Pairs) -> Iterator[str]:
         )
 
 
-def _blocks(pairs: _Pairs) -> Iterator[str]:
+def _timing(pairs: _Pairs) -> Iterator[str]:
+    """Of what was timed, what was not timed as it should be."""
     timed = [
         pair
         for pair in pairs
@@ -78,6 +79,16 @@ def _blocks(pairs: _Pairs) -> Iterator[str]:
             f"{_cells(blocks)} not timed in turns: what else the machine did meanwhile may look "
             "like a change; compare --git measures both sides together"
         )
+    single = [pair for pair in timed if any(_processes(record) < 2 for record in pair)]
+    if single:
+        yield (
+            f"{_cells(single)} timed in one process a side: by how much processes of the same code "
+            "differ is not in the intervals"
+        )
+
+
+def _processes(record: Record) -> int:
+    return max(len(quantity.generations) for quantity in record.metrics.values())
 
 
 def _versions(pairs: _Pairs) -> Iterator[str]:

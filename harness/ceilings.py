@@ -26,7 +26,7 @@ class CeilingError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Site:
     """What a ceiling holds for."""
 
     device: str = "cpu"
@@ -51,40 +51,40 @@ class Ceiling:
         )
 
 
-def ceiling(artifacts: Artifacts, place: Place, dtype: str, *, looks: int = 1) -> Ceiling:
-    """The best of so many looks at the place, each measured where it is not kept yet.
+def ceiling(artifacts: Artifacts, site: Site, dtype: str, *, looks: int = 1) -> Ceiling:
+    """The best of so many looks at the site, each measured where it is not kept yet.
 
     Raises:
         CeilingError: if it cannot be measured.
     """
-    best, *others = (_look(artifacts, place, dtype, number) for number in range(looks))
+    best, *others = (_look(artifacts, site, dtype, number) for number in range(looks))
     for other in others:
         best = best.raised(other)
     return best
 
 
-def _look(artifacts: Artifacts, place: Place, dtype: str, number: int) -> Ceiling:
+def _look(artifacts: Artifacts, site: Site, dtype: str, number: int) -> Ceiling:
     identity = {
         "machine_class": environment()["machine_class"],
-        "device": place.device,
-        "threads": place.threads,
+        "device": site.device,
+        "threads": site.threads,
         "dtype": dtype,
         "torch": importlib.metadata.version("torch"),
         "look": number,
     }
 
     def build(path: Path) -> None:
-        path.write_text(_measured(place, dtype))
+        path.write_text(_measured(site, dtype))
 
     path = artifacts.get("ceilings", identity, build)
     return Ceiling(**json.loads(path.read_text()))
 
 
-def _measured(place: Place, dtype: str) -> str:
-    request = {**asdict(place), "dtype": dtype, "cache_bytes": cache_bytes(place.cores)}
+def _measured(site: Site, dtype: str) -> str:
+    request = {**asdict(site), "dtype": dtype, "cache_bytes": cache_bytes(site.cores)}
     safe = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]  # the same path as ours
     command = [sys.executable, *safe, "-m", "harness.instruments.ceiling_trial"]
-    what = f"the ceiling of {dtype} on {place.device}"
+    what = f"the ceiling of {dtype} on {site.device}"
     try:
         done = subprocess.run(
             [*command, json.dumps(request)],

@@ -17,6 +17,10 @@ COMMANDS = {
     "plan": "the cells that a command line would run, and how long they took before",
     "run": "run the matrix, or what is missing of it",
     "report": "write the tables, plots and page of a run",
+    "compare": "two runs, or two revisions measured in turns, side by side",
+    "check": "the gate: fails where the candidate regressed against the baseline",
+    "history": "metrics over many runs, and the commits at which they changed",
+    "bisect": "the commit that made a cell worse, each tried one measured in turns",
     "rerun": "measure one recorded cell again and say whether its record holds",
     "audit": "measure a sample of a run again under changed conditions",
     "export": "records as tables, or to MLflow, Weights & Biases, TensorBoard",
@@ -59,7 +63,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     parser = _Parser(prog=f"llmatrix {name}", description=command.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_arguments(parser)
-    return int(command.main(parser.parse_args(arguments)))
+    return int(command.main(parser.parse_intermixed_args(arguments)))
 
 
 def _usage() -> str:

@@ -61,14 +61,15 @@ class Effect:
         return self.value - reach, self.value + reach
 
     def p(self, margin: float, z: float) -> float:
-        """Two-sided, that the truth is within the margin: small when the draws lie beyond it."""
+        """Two-sided, that the truth is within the margin; read where `interval` is read."""
         draws, away = self._widened(z), abs(self.value) - margin
-        within = (draws <= margin) if self.value > 0 else (draws >= -margin)
-        share = float(within.mean())
-        if share * draws.size < _BEYOND:
-            spread = float(draws.std())
-            share = float(ndtr(-away / spread)) if spread else float(away <= 0)
-        return min(1.0, 2 * share)
+        spread = float(draws.std())
+        normal = float(ndtr(-away / spread)) if spread else float(away <= 0)
+        if float(ndtr(-z)) * draws.size < _BEYOND:
+            return min(1.0, 2 * normal)
+        within = float(((draws <= margin) if self.value > 0 else (draws >= -margin)).mean())
+        resolution = _BEYOND / draws.size
+        return min(1.0, 2 * (within if within >= resolution else min(normal, resolution)))
 
     def _widened(self, z: float) -> NDArray[np.float64]:
         between = 1 - 1 / self.excess  # of the variance, the share only generations show

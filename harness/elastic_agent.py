@@ -21,7 +21,8 @@ from harness import worker
 from harness.forkserver import limit_memory
 from harness.lifeline import die_with
 
-_FIRST = "LLMATRIX_FIRST_RANK"  # of an agent's node
+_AGENT = "LLMATRIX_AGENT"  # process id of a rank's agent
+_FIRST = "LLMATRIX_FIRST_RANK"  # of that agent's node
 
 
 def agent(scratch: Path, node: int, options: Sequence[str]) -> int:
@@ -30,7 +31,7 @@ def agent(scratch: Path, node: int, options: Sequence[str]) -> int:
         node += int(os.environ.get("SLURM_PROCID", 0))
     launch = torch.distributed.run.parse_args(list(options))  # type: ignore[no-untyped-call]
     first = node * int(launch.nproc_per_node)
-    os.environ[_FIRST] = str(first)
+    os.environ.update({_FIRST: str(first), _AGENT: str(os.getpid())})
     try:
         torch.distributed.run.run(launch)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
@@ -42,7 +43,7 @@ def agent(scratch: Path, node: int, options: Sequence[str]) -> int:
 
 def rank(scratch: Path, memory_bytes: int) -> int:
     """Be one rank of the cell; 0 if it measured, 1 if it failed."""
-    die_with(os.getppid())
+    die_with(int(os.environ[_AGENT]))
     first = int(os.environ[_FIRST])
     number = first + int(os.environ["LOCAL_RANK"])
     if first == 0:  # the parent, who is on this node, ends these if all else dies

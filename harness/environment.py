@@ -91,7 +91,7 @@ def _cpu_model() -> str:
 
 def _memory_gib(n_bytes: int) -> int:
     gib = n_bytes / 2**30
-    step = 2 ** max(0, int(math.log2(max(1.0, gib))) - 2)
+    step = 1 << max(0, int(math.log2(max(1.0, gib))) - 2)
     return max(1, round(gib / step) * step)
 
 

@@ -6,17 +6,19 @@
 impossible: something was left out, answered from memory, put off, or not timed. How far below is
 from trials on a shared machine: ceilings of arithmetic, measured over and over, stayed within 10 %
 of each other; those of memory traffic doubled within a minute, with what the neighbours did. Before
-a result is called impossible, its ceiling is measured a second time.
+a result is called impossible, its ceiling is measured a second time. Work whose least number of
+steps no formula tells, as the look-ups and branches of a tokenizer, has no floor.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.artifacts import Artifacts
 from harness.card import Suite
-from harness.ceilings import Ceiling
-from harness.record import Floor, Quantity
+from harness.ceilings import Ceiling, CeilingError, Site, ceiling
+from harness.record import Floor, Quantity, Record
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}  # in one unit of a metric that can have a floor
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -58,6 +60,34 @@ def check(needs: Mapping[str, Needs], suite: Suite) -> None:
             raise ValueError(f"{name} is no time of this suite to give needs to; times: {times}")
 
 
+def with_floors(
+    record: Record,
+    needs: Mapping[str, Needs],
+    *,
+    artifacts: Artifacts,
+    cores: Sequence[int],
+) -> Record:
+    """The record with the floors of its times, by the ceilings of the cores it ran on.
+
+    Where a ceiling cannot be measured there is a note instead.
+    """
+    threads = max(1, len(cores) // record.world)
+    site = Site(device=record.device, threads=threads, cores=tuple(cores[:threads]))
+
+    def ceiling_of(dtype: str, looks: int) -> Ceiling:
+        return ceiling(artifacts, site, dtype, looks=looks)
+
+    try:
+        found = floors(needs, record.metrics, ceiling_of)
+    except CeilingError as error:
+        return replace(record, notes={**record.notes, "floors": str(error)})
+    metrics = {
+        name: replace(quantity, floor=found[name]) if name in found else quantity
+        for name, quantity in record.metrics.items()
+    }
+    return replace(record, metrics=metrics)
+
+
 def floors(
     needs: Mapping[str, Needs],
     quantities: Mapping[str, Quantity],
@@ -83,14 +113,14 @@ def floors(
     return found
 
 
-def floor(seconds: np.ndarray, needs: Needs, ceiling: Ceiling) -> Floor:
+def floor(seconds: np.ndarray, needs: Needs, most: Ceiling) -> Floor:
     """The floor of one metric, and how its samples compare.
 
     The shares are those of the median; impossible is judged by the 25 % quantile.
     """
     low, middle = np.maximum(_SHORTEST_S, np.quantile(seconds, (0.25, 0.5)))
-    computing, moving = needs.flops / ceiling.flops, needs.bytes / ceiling.bandwidth
-    travelling = moving if needs.bytes > BEYOND_CACHE * ceiling.cache_bytes else 0.0
+    computing, moving = needs.flops / most.flops, needs.bytes / most.bandwidth
+    travelling = moving if needs.bytes > BEYOND_CACHE * most.cache_bytes else 0.0
     least = max(ARITHMETIC_SLACK * computing, TRAFFIC_SLACK * travelling)
     return Floor(
         flops=float(needs.flops),

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.cell import Cell
 from harness.elastic import Ranks, answered, command
+from harness.floors import Needs
 from harness.record import Outcome
 from harness.server import ForkServer
 
@@ -57,6 +58,7 @@ class Ending:
     generations: dict[str, list[int]] = field(default_factory=dict)  # samples of each process
     notes: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, list[float]] = field(default_factory=dict)  # a value a timed round
+    needs: dict[str, Needs] = field(default_factory=dict)  # of times, for their floors
     measured_s: float | None = None
     cpu_s: float | None = None
     peak_rss_bytes: int | None = None
@@ -180,6 +182,7 @@ def _explain(
             outcome="ok",
             metrics=results[0]["metrics"],
             notes=results[0]["notes"],
+            needs={name: Needs(**needs) for name, needs in results[0].get("needs", {}).items()},
             conditions=results[0]["conditions"],
             measured_s=results[0]["measured_s"],
             **used,

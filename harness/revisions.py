@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -27,9 +26,13 @@ from harness.sequential import Looks
 from harness.shard import Begun, identity, record_of, server_for
 from harness.store import Store, cells_to_json
 from harness.verdict import Rule
-from harness.worktrees import Checkout, checkouts
+from harness.worktrees import ROOT, Checkout, checkouts
 
 CHANGED = ("regressed", "improved")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +49,8 @@ class Live:
     looks: Looks = field(default_factory=Looks)
     budget_s: float = 600.0  # no generation begins later
     limits: Limits = field(default_factory=Limits)
-    say: Callable[[str], None] = partial(print, file=sys.stderr)  # progress
+    root: Path = ROOT  # of the repository
+    say: Callable[[str], None] = _say  # of progress
 
 
 @dataclass
@@ -73,7 +77,7 @@ def live(request: Live) -> Comparison:
         UsageError: for a revision that is not there, or cells that the two do not share.
     """
     deadline = monotonic() + request.budget_s
-    with checkouts(request.baseline, request.candidate) as sides:
+    with checkouts(request.baseline, request.candidate, root=request.root) as sides:
         pairs, alone = _pairs([side.plan(request.overrides) for side in sides])
         stores = [_store(request, name) for name in ("baseline", "candidate")]
         measuring = _Measuring(request, sides, stores, deadline)
@@ -146,6 +150,7 @@ class _Measuring:
             if looks.due(generation + 1):
                 for pair in going:
                     pair.resolved = _is_resolved(self.judged([pair]))
+
     def advance(self, pair: _Pair, places: Sequence[Place], *, seed: int) -> None:
         """One generation of a pair, and the records of all of them together."""
         if not pair.courses:
@@ -167,7 +172,8 @@ class _Measuring:
         self, side: Checkout, store: Store, course: Course, relay: str, begun: Begun
     ) -> Record:
         suite = side.suite(course.cell.suite)
-        record = record_of(course.cell, store.run, suite, course.measured(relay), begun)
+        measured, cores = course.measured(relay), course.place.cores
+        record = record_of(course.cell, store.run, suite, measured, begun, cores)
         commit = {"commit": side.commit, "dirty": side.dirty}
         return replace(record, environment={**record.environment, **commit})
 

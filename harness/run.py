@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +26,7 @@ from harness.shard import Shard, identity
 from harness.store import Store, cells_from_json, cells_to_json, open_run
 
 FAILURES: tuple[Outcome, ...] = ("failed", "oom", "timeout", "crashed")
+_LOOKS, _LOOK_S = 5, 1.0  # to be sure that nobody is at work
 _CONSOLE = Console(highlight=False, soft_wrap=True, markup=False)
 
 
@@ -75,6 +77,20 @@ def run_shard(results: Path, run: str, index: int) -> None:
     )
     with progress(_CONSOLE, len(cells), len(cells) - len(missing)) as listen:
         shard.run(listen)
+
+
+def wait_for_others(execution: Execution) -> int:
+    """Wait while processes that are alive work on the run; the number of missing cells then."""
+    store = open_run(execution.results, execution.run)
+    cells = cells_from_json(store.read_plan()["cells"])
+    quiet = 0
+    while quiet < _LOOKS:  # between two cells a shard holds none for a moment
+        missing = sum(not store.has(cell.cell_id) for cell in cells)
+        if not missing:
+            break
+        quiet = 0 if store.in_flight() else quiet + 1
+        sleep(_LOOK_S)
+    return missing
 
 
 def conclude(execution: Execution) -> int:

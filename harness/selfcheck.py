@@ -76,7 +76,8 @@ def run_trials(
     place = Place(server=server, cores=usable_cores())
     for number in range(count):
         with lease(place.cores, alone=True):
-            yield _trial(protocol, place, folder, seed=number)
+            trial = _trial(protocol, place, folder, seed=number)
+        yield trial  # without the cores: who takes it may want them
 
 
 def _trial(protocol: Protocol, place: Place, folder: Path, *, seed: int) -> Trial:

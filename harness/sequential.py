@@ -1,54 +1,62 @@
 """Looking at a measurement while it runs: stop when resolved, without more false alarms for it.
 
-Every look spends a part of the chance of a false alarm; the parts add up to 1 - level. Little is
-spent on early looks, as O'Brien and Fleming do: they stop for large changes only, and the last
-look is nearly as sharp as a single one.
+Every look spends a part of the chance of a false alarm; the parts add up to 1 - level. The first
+look is at four process generations, since fewer hardly show how far processes of the same code
+differ, and early looks spend less (Kim and DeMets, 1987): there only large changes stop it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from harness.errors import UsageError
 from harness.record import Quantity
 from harness.verdict import Change, Rule, judge
 
-MIN_GENERATIONS = 4
-_GRID = 1_201  # points of the density; the bounds are then exact to three digits
+_FIRST = 4  # generations
+# A power of the share of generations seen is the share of the chance spent. 1 is about Pocock's
+# bounds, 3 O'Brien and Fleming's. In simulations (tests/harness/test_sequential.py), 2 finds +5 %
+# two rounds earlier than 3 and is as sharp at the end; 1 loses 3 % of such finds under more noise.
+_POWER = 2
+_GRID = 601  # borders of the density's bins: bounds to three digits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Looks:
-    """When a measurement is looked at: after equal shares of its process generations."""
+    """When a measurement is looked at, in process generations."""
 
-    n: int = 5
-    level: float = 0.95  # over all looks together
+    n: int = 7  # at most: no two looks at the same generation
+    level: float = 0.95  # over all looks together; that of the rule
     generations: int = 10  # at the last look
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n <= self.generations:
+        if min(self.n, self.generations) < 1:
             raise UsageError(
-                f"looks must be from 1 to the {self.generations} generations, got {self.n}"
+                f"looks and generations must be at least 1, got {self.n} and {self.generations}"
             )
         if not 0 < self.level < 1:
             raise UsageError(f"level must be between 0 and 1, got {self.level}")
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The generations after which to look."""
+        return _places(self.n, self.generations)
+
     def z(self, look: int) -> float:
         """Half-width of the interval at a look (from 1), in standard errors."""
-        return _bounds(self.n, self.level)[look - 1]
+        return _bounds(self.places, self.level)[look - 1]
 
     def after(self, generations: int) -> int:
-        """The look that so many generations belong to, at least 1 and at most n."""
-        return min(self.n, max(1, generations * self.n // self.generations))
+        """The latest look that so many generations allow, and the first for fewer."""
+        return max(1, sum(place <= generations for place in self.places))
 
     def due(self, generations: int) -> bool:
         """Whether it is time for a look."""
-        before = (generations - 1) * self.n // self.generations
-        return generations * self.n // self.generations > before
+        return generations in self.places
 
 
 def judge_at(
@@ -60,44 +68,46 @@ def judge_at(
     *,
     paired: bool = True,
 ) -> Change:
-    """The verdict at a look; anything but unresolved is final, and measuring may stop.
-
-    Few generations cannot show how far processes of the same code differ, so with fewer than four
-    there is no verdict on samples yet.
-    """
-    n = min(len(baseline.generations), len(candidate.generations))
-    if n >= MIN_GENERATIONS:
-        return judge(baseline, candidate, rule, paired=paired, z=looks.z(look))
-    change = judge(baseline, candidate, rule, paired=paired)
-    if change.low is None or baseline.kind == "quality":
-        return change
-    reason = f"{n} process generations so far, a verdict needs {MIN_GENERATIONS}"
-    return replace(change, verdict="unresolved", reason=reason)
+    """The verdict at a look; anything but unresolved is final, and measuring may stop."""
+    return judge(baseline, candidate, rule, paired=paired, z=looks.z(look))
 
 
 @lru_cache(maxsize=32)
-def _bounds(n: int, level: float) -> tuple[float, ...]:
-    """Where a random walk without drift, seen at n equal steps, is stopped at each.
+def _places(n: int, last: int) -> tuple[int, ...]:
+    """Evenly from the first to the last."""
+    if n == 1 or last <= _FIRST:
+        return (last,)
+    return tuple(sorted({round(place) for place in np.linspace(_FIRST, last, n)}))
 
-    The density of walks not yet stopped is carried from look to look (Armitage, McPherson, Rowe);
-    each bound lets through what the look may spend (Lan and DeMets).
+
+@lru_cache(maxsize=32)
+def _bounds(places: tuple[int, ...], level: float) -> tuple[float, ...]:
+    """How far from 0 a random walk without drift is stopped, in its standard deviations.
+
+    The density of walks not yet stopped is carried from look to look (Armitage, McPherson and
+    Rowe, 1969); each bound lets through what its look may spend.
     """
-    spent = 2 * norm.sf(norm.isf((1 - level) / 2) / np.sqrt(np.arange(1, n + 1) / n))
-    places, density = np.zeros(1), np.ones(1)  # in units of a step's standard deviation
+    share = np.array(places) / places[-1]
+    spends = np.diff((1 - level) * share**_POWER, prepend=0)
+    steps = np.sqrt(np.diff(share, prepend=0))
+    at, weight = np.zeros(1), np.ones(1)
     bounds: list[float] = []
-    for look in range(n):
-        budget = spent[look] - (spent[look - 1] if look else 0)
-        edge = brentq(_beyond, 0.0, 10 * n, args=(places, density, budget))
-        bounds.append(float(edge / np.sqrt(look + 1)))
-        grid = np.linspace(-edge, edge, _GRID)
-        density = norm.pdf(grid[:, None] - places) @ density * (grid[1] - grid[0])
-        places = grid
+    for seen, spend, step in zip(share, spends, steps, strict=True):
+        edge = float(brentq(_overspent, 0, 10, args=(at, weight, step, spend)))
+        bounds.append(edge / float(np.sqrt(seen)))
+        borders = np.linspace(-edge, edge, _GRID)
+        weight = np.diff(ndtr((borders[:, None] - at) / step), axis=0) @ weight
+        at = (borders[1:] + borders[:-1]) / 2
     return tuple(bounds)
 
 
-def _beyond(
-    edge: float, places: NDArray[np.float64], density: NDArray[np.float64], budget: float
+def _overspent(
+    edge: float,
+    at: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    step: float,
+    spend: float,
 ) -> float:
-    """How much more than the budget one step from these places carries beyond the edge."""
-    outside = norm.sf(edge - places) + norm.sf(edge + places)
-    return float(outside @ density - budget)
+    """How much more than may be spent one step from these places carries beyond the edge."""
+    beyond = ndtr((at - edge) / step) + ndtr((-at - edge) / step)
+    return float(beyond @ weight) - spend

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import catalogue
+from harness.artifacts import Artifacts, default_folder
 from harness.card import Suite
 from harness.cell import Cell, digest
 from harness.command import command_of
 from harness.cores import lease, shares
 from harness.elastic import Ranks
 from harness.environment import environment, load, now, usable_cores
+from harness.floors import with_floors
 from harness.generations import Course, Measured, measure_together
 from harness.isolate import GENERATIONS, Ending, Limits, Place
 from harness.record import Quantity, Record
@@ -153,21 +155,22 @@ class _Worker:
             for cell in cells:
                 self.events.put(Event(worker=self.number, cell=cell))
             begun = Begun()
-            all_measured = measure_together(
+            measured = measure_together(
                 [Course(cell, store.scratch(cell), place) for cell in cells],
                 generations=self.shard.generations if cells[0].timing else 1,
             )
-        left = []
-        for cell, measured in zip(cells, all_measured, strict=True):
-            if measured is None:
-                left.append(cell)
-                continue
-            suite = catalogue.suite(cell.suite)
-            record = record_of(cell, store.run, suite, measured, begun)
+            records = [
+                record_of(cell, store.run, catalogue.suite(cell.suite), what, begun, self.cores)
+                for cell, what in zip(cells, measured, strict=True)
+                if what is not None
+            ]
+        by_id = {cell.cell_id: cell for cell in cells}
+        for record in records:
+            cell = by_id.pop(record.cell_id)
             store.write(record)
             shutil.rmtree(store.scratch(cell), ignore_errors=True)
             self.events.put(Event(worker=self.number, cell=cell, record=record))
-        return left
+        return list(by_id.values())
 
 
 def relays(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -230,10 +233,12 @@ class Begun:
     load: list[float] = field(default_factory=load)
 
 
-def record_of(cell: Cell, run: str, suite: Suite, measured: Measured, begun: Begun) -> Record:
-    """The record of a cell that was measured just now on this machine."""
+def record_of(
+    cell: Cell, run: str, suite: Suite, measured: Measured, begun: Begun, cores: Sequence[int]
+) -> Record:
+    """The record of a cell that was measured just now on these cores, with its floors."""
     ending = measured.ending
-    return Record(
+    record = Record(
         **identity(cell, run),
         outcome=ending.outcome,
         reason=ending.reason,
@@ -252,6 +257,8 @@ def record_of(cell: Cell, run: str, suite: Suite, measured: Measured, begun: Beg
         conditions=ending.conditions,
         harness_cpu_share=measured.harness_cpu_share,
     )
+    artifacts = Artifacts(default_folder())
+    return with_floors(record, ending.needs, artifacts=artifacts, cores=cores)
 
 
 def _quantities(ending: Ending, suite: Suite) -> dict[str, Quantity]:

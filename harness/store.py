@@ -167,6 +167,11 @@ class Store:
                 shutil.rmtree(self.scratch(cell), ignore_errors=True)
             claim.release()
 
+    def in_flight(self) -> int:
+        """How many cells processes that are alive hold now."""
+        held = {path.stem for path in (self.folder / "claims").iterdir()}
+        return sum(not self.claims.abandoned(cell_id) for cell_id in held)
+
     def tidy(self) -> None:
         """Clear what a killed process left of cells that have their record."""
         for claim in (self.folder / "claims").iterdir():

@@ -14,8 +14,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from harness.command import override
-from harness.configure import shard_of, understand
-from harness.run import conclude, prepare, run_shard
+from harness.configure import Execution, shard_of, understand
+from harness.run import conclude, prepare, run_shard, wait_for_others
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
@@ -23,6 +23,8 @@ ConfigStore.instance().store(
     node={"_target_": "hydra_plugins.llmatrix.MatrixSweeper"},
     provider="llmatrix",
 )
+
+_ENDED = "the launcher's jobs ended before {missing} cells; go on with: llmatrix run run={run}"
 
 
 class MatrixSweeper(Sweeper):
@@ -48,15 +50,19 @@ class MatrixSweeper(Sweeper):
         """
         asked = understand(self.config, arguments)
         execution = asked.execution
+        whole = True
         try:
             if missing := prepare(asked):
-                self._launch(execution.results, execution.run, min(execution.shards, missing))
+                whole = self._launch(execution, min(execution.shards, missing))
         except KeyboardInterrupt:
             print(f"\nstopped; go on with: llmatrix run run={execution.run}", file=sys.stderr)
             sys.exit(130)
-        sys.exit(conclude(execution))
+        failed = conclude(execution)
+        sys.exit(failed if whole else 1)
 
-    def _launch(self, results: object, run: str, shards: int) -> None:
+    def _launch(self, execution: Execution, shards: int) -> bool:
+        """Have the launcher run the shards; whether every cell has its record then."""
+        results, run = execution.results, execution.run
         with open_dict(self.config):
             self.config.hydra.sweep.dir = f"{results}/{run}/hydra"
         launcher = Plugins.instance().instantiate_launcher(
@@ -64,9 +70,16 @@ class MatrixSweeper(Sweeper):
         )
         common = [f"results={override(str(results))}", f"run={override(run)}", f"shards={shards}"]
         jobs = [[*common, f"shard={index}"] for index in range(shards)]
-        for job in launcher.launch(jobs, initial_job_idx=0):
+        try:
+            returned = launcher.launch(jobs, initial_job_idx=0)
+        except Exception as error:  # noqa: BLE001 - launchers raise what they like for a dead job
+            if missing := wait_for_others(execution):
+                print(f"{error}\n{_ENDED.format(missing=missing, run=run)}", file=sys.stderr)
+            return not missing
+        for job in returned:
             if job.status is not JobStatus.COMPLETED:
                 raise job._return_value  # `return_value` would print first
+        return True
 
 
 def shard_task(config: DictConfig) -> None:

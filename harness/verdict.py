@@ -144,7 +144,9 @@ def _sampled(
     # looks but less at this one: p is scaled by the two.
     scaled = effect.p(bound, reach) * float(ndtr(-rule.z) / ndtr(-reach))
     verdict, reason = _word(low, high, bound, quantity.better)
-    value, low, high = ((math.exp(min(x, _HUGE)) if is_ratio else x) for x in (effect.value, low, high))
+    value = effect.value
+    if is_ratio:
+        value, low, high = (math.exp(min(end, _HUGE)) for end in (value, low, high))
     return Change(
         baseline=effect.baseline, candidate=effect.candidate, effect=effect.scale, value=value,
         low=low, high=high, p=min(1.0, scaled), verdict=verdict, margin=margin, paired=paired,

@@ -16,17 +16,19 @@ import resource
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from harness import catalogue, yardstick
+from harness import catalogue, floors, yardstick
 from harness.artifacts import Artifacts, default_folder
 from harness.card import Suite
-from harness.instruments import Instruments
+from harness.instruments import Instruments, device
 from harness.instruments.clock import Clock
+from harness.instruments.conditions import Conditions
 from harness.instruments.turns import Turns
 from harness.plan import build
 
@@ -82,12 +84,14 @@ def _encoded(result: dict[str, Any]) -> bytes:
 def _measure(cell: dict[str, Any], rank: int) -> dict[str, Any]:
     _seed(int(cell["setting"].get("seed", 0)))
     turns = Turns(**cell["turns"], rank=rank, world=cell["world"])
+    timer = device.timer_for(cell["device"])
+    conditions = Conditions(device.gpu() if cell["device"] == "cuda" else None)
     instruments = Instruments(
         artifacts=Artifacts(default_folder()),
         technique=cell["technique"],
         rank=rank,
         world=cell["world"],
-        timing=Clock(turns=turns),
+        timing=Clock(turns=turns, timer=timer, conditions=conditions),
     )
     work = _yardstick if cell["suite"] == yardstick.NAME else _technique
     seconds, metrics = work(cell, instruments)
@@ -95,7 +99,8 @@ def _measure(cell: dict[str, Any], rank: int) -> dict[str, Any]:
         "outcome": "ok",
         "reason": "",
         "metrics": metrics,
-        "notes": instruments.notes,
+        "notes": {**instruments.notes, **device.notes(timer)},
+        "needs": {name: asdict(needs) for name, needs in instruments.needed.items()},
         "conditions": instruments.timing.conditions.values,
         "measured_s": seconds - turns.waited_s,
     }
@@ -107,7 +112,9 @@ def _technique(cell: dict[str, Any], instruments: Instruments) -> tuple[float, d
     setting = build(suite.Setting, cell["setting"])
     start = perf_counter()
     measured = suite.measure(technique, setting, instruments)
-    return perf_counter() - start, _checked(measured, catalogue.suite(cell["suite"]))
+    seconds = perf_counter() - start
+    floors.check(instruments.needed, catalogue.suite(cell["suite"]))
+    return seconds, _checked(measured, catalogue.suite(cell["suite"]))
 
 
 def _yardstick(cell: dict[str, Any], instruments: Instruments) -> tuple[float, dict[str, Any]]:
@@ -199,8 +206,8 @@ def _join_world(scratch: Path, rank: int, cell: dict[str, Any]) -> None:
     """
     distributed = importlib.import_module("torch.distributed")
     elastic = "TORCHELASTIC_RUN_ID" in os.environ
-    if elastic and cell["device"] == "cuda":
-        importlib.import_module("torch.cuda").set_device(int(os.environ["LOCAL_RANK"]))
+    if cell["device"] == "cuda":
+        importlib.import_module("torch.cuda").set_device(int(os.environ.get("LOCAL_RANK", rank)))
     distributed.init_process_group(
         "nccl" if cell["device"] == "cuda" else "gloo",
         init_method="env://" if elastic else f"file://{(scratch / 'rendezvous').resolve()}",

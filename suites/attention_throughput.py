@@ -81,10 +81,13 @@ def measure(technique: Any, setting: Setting, instruments: Instruments) -> Numbe
     square = torch.randn(1024, 1024).to(DTYPES[setting.dtype])
     works = [side.forward for side in (ours, dense, *peers)]
     forward, reference, *others, ceiling = race(*works, lambda: square @ square)
-    backward: tuple[Samples, ...] = ()
-    if technique.capabilities.backward:
-        backward = race(ours.backward(), dense.backward())
+    differentiable = technique.capabilities.backward
+    backward = race(*([ours.backward(), dense.backward()] if differentiable else []))
     flops, top = technique.flops(work), 2 * 1024**3 / float(np.median(ceiling))
+    n_bytes = technique.min_bytes(work)
+    needs = partial(instruments.needs, dtype=setting.dtype)
+    needs("forward_ms", flops=flops, bytes=n_bytes)
+    needs("backward_ms", flops=2 * flops, bytes=2 * n_bytes)  # a gradient for each factor
     kept = technique.kept_share(work) if isinstance(technique, AttentionKernel) else 1.0
     instruments.note(
         level="kernel" if isinstance(technique, AttentionKernel) else "block",

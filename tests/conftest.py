@@ -26,7 +26,8 @@ from harness.store import Store, cells_from_json
 store = Store(Path(sys.argv[1]))
 cells = cells_from_json(store.read_plan()["cells"])
 missing = [cell for cell in cells if not store.has(cell.cell_id)]
-Shard(store=store, cells=missing, workers=int(sys.argv[2])).run(lambda event: None)
+workers, index, of = map(int, sys.argv[2:])
+Shard(store=store, cells=missing, workers=workers, index=index, of=of).run(lambda event: None)
 """
 
 
@@ -91,9 +92,12 @@ class Trial:
         store.write_plan({"cells": cells_to_json(cells)})
         return store
 
-    def start_shard(self, run: str = "a", workers: int = 2) -> subprocess.Popen[bytes]:
-        """A prepared run in a process of its own."""
-        return self._start("-c", SHARD, str(self.store(run).folder), str(workers))
+    def start_shard(
+        self, run: str = "a", workers: int = 2, *, index: int = 0, of: int = 1
+    ) -> subprocess.Popen[bytes]:
+        """A prepared run, or one launcher job's part in it, in a process of its own."""
+        numbers = map(str, (workers, index, of))
+        return self._start("-c", SHARD, str(self.store(run).folder), *numbers)
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """`llmatrix WORDS`."""

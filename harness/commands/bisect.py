@@ -26,15 +26,13 @@ from tabulate import tabulate
 
 from harness.bisection import Answer, search
 from harness.comparison import Comparison
-from harness.configure import compose
 from harness.environment import now
 from harness.errors import UsageError, near
 from harness.gate.sides import margin, seconds
-from harness.plan import make_plan
 from harness.repeat import find_record
 from harness.revisions import Live, live
 from harness.verdict import Change, Rule
-from harness.worktrees import ROOT, WORKING_TREE, commit_of
+from harness.worktrees import ROOT, WORKING_TREE, checkouts, commit_of
 
 _PATIENCE = 3  # times the budget, for a second try
 
@@ -52,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Search and print the commit with all that was tried."""
-    overrides = _overrides(options.cell, options.results)
     commits = _commits(options.good, options.bad)
+    overrides = _overrides(options.cell, options.good, options.results)
     moment = now()[:19].replace("-", "").replace(":", "")
     trial = _Trial(
         Live(
@@ -63,6 +61,7 @@ def main(options: argparse.Namespace) -> int:
             results=options.results,
             run=f"bisect-{moment}",
             budget_s=options.budget,
+            root=ROOT,
             say=_say,
         )
     )
@@ -82,6 +81,7 @@ class _Trial:
     metric: str = ""
     rule: Rule = field(default_factory=Rule)
     steps: list[tuple[str, str, str]] = field(default_factory=list)  # commit, answer, why
+    tries: int = 0
 
     def ask(self, commit: str) -> Answer:
         """Judge the commit by the metric that is followed."""
@@ -108,12 +108,12 @@ class _Trial:
         return "skip", why
 
     def compared(self, commit: str, *, patience: float = 1, confirm: bool = False) -> Comparison:
-        number = len(list(self.request.results.glob(f"{self.request.run}-*-baseline"))) + 1
+        self.tries += 1
         return live(
             replace(
                 self.request,
                 candidate=commit,
-                run=f"{self.request.run}-{number}",
+                run=f"{self.request.run}-{self.tries}",
                 rule=self.rule,
                 budget_s=patience * self.request.budget_s,
                 confirm=confirm,
@@ -135,6 +135,8 @@ def _verified(trial: _Trial, metric: str | None) -> Change:
         _say(f"{request.candidate}: {reason}; try `git bisect` with a command that fails there")
         sys.exit(4)
     rows = {row.metric: row.change for row in comparison.rows}
+    if not rows:
+        raise UsageError(f"the cell gives no figures at {request.baseline}")
     if metric and metric not in rows:
         raise UsageError(f"the cell has no metric {metric!r}{near(metric, rows)}")
     worse = {
@@ -175,12 +177,12 @@ def _broken(comparison: Comparison) -> str:
     return f"its cell {failed[0].outcome}: {failed[0].reason}" if failed else ""
 
 
-def _overrides(words: Sequence[str], results: Path) -> tuple[str, ...]:
+def _overrides(words: Sequence[str], good: str, results: Path) -> tuple[str, ...]:
     if len(words) == 1 and "=" not in words[0]:
         record, _ = find_record(results, words[0])
         return tuple(shlex.split(record.command)[2:])
-    request = compose(words).request
-    cells = make_plan(request).cells if request else ()
+    with checkouts(good, root=ROOT) as (side,):
+        cells = side.plan(words)
     if len(cells) != 1:
         labels = "; ".join(cell.label for cell in cells[:3])
         raise UsageError(f"name one cell: these words plan {len(cells)} ({labels}, ...)")

@@ -11,12 +11,12 @@ Exit codes: 0 fine; 1 a metric regressed or a cell broke; 2 bad usage; 3 unresol
 import argparse
 from pathlib import Path
 
-from harness.errors import UsageError
 from harness.gate.ending import ending, verdicts_to_fail_on
 from harness.gate.github import annotations, append_summary
 from harness.gate.junit import write_junit
 from harness.gate.sides import add_sides, judged
 from harness.gate.told import markdown, report
+from harness.gate.writing import writing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,17 +44,10 @@ def main(options: argparse.Namespace) -> int:
     if options.junit:
         write_junit(found, ended, options.fail_on, options.junit)
     if options.markdown:
-        _write(options.markdown, markdown(found))
+        with writing(options.markdown):
+            options.markdown.write_text(markdown(found), encoding="utf-8")
     if options.github:
         print("\n".join(annotations(found, ended, options.fail_on)))
         append_summary(found)
     print(f"\n{'failed' if ended.code else 'passed'}: {ended.reason}")
     return ended.code
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another file") from error

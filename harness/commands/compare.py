@@ -12,6 +12,8 @@ from pathlib import Path
 
 from harness.gate.sides import add_sides, judged
 from harness.gate.told import report
+from harness.gate.writing import writing
+from harness.report.compared import write_comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,4 +27,8 @@ def main(options: argparse.Namespace) -> int:
     """Print the verdicts; 0 whatever they are."""
     found = judged(options, confirm=False)
     print(report(found, every=options.all))
+    if options.html:
+        with writing(options.html):
+            write_comparison(found.comparison, options.html)
+        print(f"\n{options.html}")
     return 0

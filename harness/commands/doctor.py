@@ -84,7 +84,9 @@ def _peers() -> Iterator[Finding]:
 def _conditions() -> Iterator[Finding]:
     """What is recorded beside timings, and what makes them steady."""
     found = offered()
-    yield Finding("load1" in found, f"recorded beside timings: {', '.join(found)}", "no /proc to read")
+    yield Finding(
+        "load1" in found, f"recorded beside timings: {', '.join(found)}", "no /proc to read"
+    )
     governor = Path(CPUS, "cpu0/cpufreq/scaling_governor")
     if governor.exists():
         chosen = governor.read_text().strip()

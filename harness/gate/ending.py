@@ -29,7 +29,9 @@ def ending(comparison: Comparison, fail_on: frozenset[Verdict]) -> Ending:
         return Ending(REGRESSED, " and ".join(reversed(bad)))
     if found["unresolved"] and "unresolved" in fail_on:
         return Ending(UNRESOLVED, f"{found['unresolved']} unresolved")
-    return Ending(FINE, "nothing that it is to fail on")
+    asked = " or ".join(verdict for verdict in _MAY_FAIL if verdict in fail_on)
+    left = f"; {found['unresolved']} unresolved" if found["unresolved"] else ""
+    return Ending(FINE, f"nothing {asked}{left}")
 
 
 def counts(comparison: Comparison) -> dict[Verdict, int]:

@@ -21,11 +21,11 @@ from junitparser import (
 )
 
 from harness.comparison import Compared
-from harness.errors import UsageError
 from harness.gate.ending import NOT_MEASURED, Ending
 from harness.gate.labels import whole_label
 from harness.gate.sides import Judged
 from harness.gate.told import details, sentence, unconfirmed
+from harness.gate.writing import writing
 from harness.record import Record
 from harness.verdict import Verdict
 
@@ -47,11 +47,8 @@ def write_junit(judged: Judged, ended: Ending, fail_on: frozenset[Verdict], path
     for suite, members in groupby(sorted(cases, key=lambda case: case[0]), lambda case: case[0]):
         document.add_testsuite(_suite(judged, suite, (case for _, case in members)))
     document.update_statistics()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
         document.write(str(path), pretty=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another file") from error
 
 
 def _suite(judged: Judged, name: str, cases: Iterable[TestCase]) -> TestSuite:

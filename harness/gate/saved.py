@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.environment import environment, now
 from harness.errors import UsageError
+from harness.gate.writing import writing
 from harness.store import write_atomically
 
 _FORMAT = "llmatrix gate, version 1"
@@ -23,11 +24,8 @@ def save(path: Path, tests: dict[str, dict[str, Any]]) -> None:
         "machine_class": environment().get("machine_class", ""),
         "tests": tests,
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
         write_atomically(path, json.dumps(document, indent=1).encode())
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another file") from error
 
 
 def read(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:

@@ -10,10 +10,10 @@ from harness.gate.ending import counts
 from harness.gate.labels import short_labels
 from harness.gate.sides import Judged
 from harness.record import Record
+from harness.report.compared import change_text
 from harness.report.markdown import escape_markdown
-from harness.report.quantities import Scale, quantity, ratio_interval
-from harness.statistics import Estimate
-from harness.verdict import Change, Verdict
+from harness.report.quantities import quantity, ratio_interval, scale
+from harness.verdict import Verdict
 
 MARKS: dict[Verdict, str] = {
     "regressed": "❌ regressed",
@@ -75,7 +75,7 @@ def table(rows: Sequence[Compared]) -> str:
             name,
             row.metric,
             *(_figure(row, value) for value in (row.change.baseline, row.change.candidate)),
-            change_text(row.change),
+            _change(row),
             _p_text(row.change.p),
             row.change.reason,
         ]
@@ -87,21 +87,11 @@ def table(rows: Sequence[Compared]) -> str:
     return tabulate(escaped, headers=headers, tablefmt="github", disable_numparse=True)
 
 
-def change_text(change: Change) -> str:
-    """The ratio or difference with its interval."""
-    estimate = Estimate(change.value, change.low, change.high)
-    if change.effect == "ratio":
-        return ratio_interval(estimate)
-    plain = Scale(1, "")
-    sign = "+" if change.value > 0 else ""
-    return f"{sign}{plain.text(estimate)} {plain.interval(estimate)}".rstrip()
-
-
 def sentence(row: Compared) -> str:
     """What happened to one metric, in a line."""
     change = row.change
     low, high = _figure(row, change.baseline), _figure(row, change.candidate)
-    line = f"{row.metric} {change.verdict}: {low} → {high}, {change_text(change)}"
+    line = f"{row.metric} {change.verdict}: {low} → {high}, {_change(row)}"
     line += f", margin {change.margin:.2g}"
     return f"{line}; {change.reason}" if change.reason else line
 
@@ -162,6 +152,11 @@ def _p_text(p: float | None) -> str:
     if p is None:
         return ""
     return f"{p:.2g}" if p >= _SMALLEST_P else f"< {_SMALLEST_P:g}"
+
+
+def _change(row: Compared) -> str:
+    shown = scale(row.quantity.unit, [row.change.baseline, row.change.candidate])
+    return change_text(row.change, shown)
 
 
 def _figure(row: Compared, value: float) -> str:

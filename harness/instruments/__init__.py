@@ -13,6 +13,7 @@ from typing import Any
 from harness import catalogue
 from harness.artifacts import Artifacts
 from harness.code import code_digest
+from harness.floors import Needs
 from harness.instruments.clock import Clock, Work
 from harness.instruments.memory import MemoryReading, peak_memory
 
@@ -29,6 +30,7 @@ class Instruments:
     world: int = 1
     timing: Clock = field(default_factory=Clock)
     notes: dict[str, Any] = field(default_factory=dict)
+    needed: dict[str, Needs] = field(default_factory=dict)  # by metric
 
     def clock(
         self,
@@ -79,6 +81,12 @@ class Instruments:
         """
         code = code_digest([catalogue.source(of or self.technique).module])
         return self.artifacts.get(kind, {**identity, "code": code}, build)
+
+    def needs(
+        self, metric: str, *, flops: float = 0.0, bytes: float = 0.0, dtype: str = "float32"
+    ) -> None:
+        """What one sample of this time must compute and move, by formulas (harness/floors.py)."""
+        self.needed[metric] = Needs(flops=flops, bytes=bytes, dtype=dtype)
 
     def note(self, **facts: Any) -> None:
         """Facts for the record: corpus hashes, peer versions, effective configuration."""

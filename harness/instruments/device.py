@@ -82,6 +82,11 @@ def timer_for(device: str, *, flush: bool = True) -> Timer:
     return DeviceTimer(torch.cuda, _flusher(torch) if flush else None)
 
 
+def notes(timer: Timer) -> dict[str, Any]:
+    """What the record should say of a timer's samples; of the wall clock's, nothing."""
+    return timer.notes() if isinstance(timer, DeviceTimer) else {}
+
+
 def gpu() -> nvidia.Gpu | None:
     """The current CUDA device for `Conditions`; None without NVML."""
     torch = importlib.import_module("torch")

@@ -1,6 +1,6 @@
 """Curves along a numeric axis, and how fast they grow: the slope of a line through the logarithms.
 
-    value ∝ axis^slope
+value ∝ axis^slope
 """
 
 from collections import Counter
@@ -23,6 +23,7 @@ MAX_TICKS = 8  # of a curve's axis, before round numbers take the place of the m
 MIN_POINTS = 3  # of a curve; two make a line of anything
 _HEIGHT = 250
 _LINE = 12  # height of a curve's name
+_DOTTED = 24  # points of a curve that are marked one by one; of more, a band shows the intervals
 _DASHES = ("-", "--", "-.")
 _SPAN = 4  # largest over smallest place from which the axis is logarithmic
 
@@ -152,10 +153,16 @@ def _curve(
     colour, dash = look
     points = sorted((places[setting], point) for setting, point in one.points.items())
     xs, ys = [x for x, _ in points], [point.value for _, point in points]
+    bounded = [(x, e.low, e.high) for x, e in points if e.low is not None and e.high is not None]
+    if len(points) > _DOTTED:
+        axes.plot(xs, ys, dash, color=colour, linewidth=1)
+        if bounded:
+            at, lows, highs = zip(*bounded, strict=True)
+            axes.fill_between(at, lows, highs, color=colour, alpha=0.2, linewidth=0)
+        return xs[-1], ys[-1]
     axes.plot(xs, ys, dash, color=colour, marker="o", markersize=3.5)
-    for x, (_, low, high) in points:
-        if low is not None and high is not None:
-            axes.plot([x, x], [low, high], color=colour, linewidth=3, alpha=0.45)
+    for x, low, high in bounded:
+        axes.plot([x, x], [low, high], color=colour, linewidth=3, alpha=0.45)
     return xs[-1], ys[-1]
 
 

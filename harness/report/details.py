@@ -39,9 +39,9 @@ def cell(table: Table, row: Row, card: Card | None) -> dict[str, Any]:
         "flags": flags(record),
         "commands": [["repeat this cell", record.command]],
         "lists": [
-            ["Setting", _pairs(record.setting)],
-            ["Options", _pairs(record.options)],
-            ["Notes", _pairs(record.notes)],
+            ["Setting", pairs(record.setting)],
+            ["Options", pairs(record.options)],
+            ["Notes", pairs(record.notes)],
             ["Run", run_facts(record)],
         ],
         "metrics": [metric(n, e, table.scales[n]) for n, e in row.entries.items()],
@@ -139,8 +139,20 @@ def trace(values: Sequence[float], generations: Sequence[int]) -> dict[str, Any]
     return found
 
 
-def _pairs(mapping: Mapping[str, Any]) -> Pairs:
-    return [[k, v if isinstance(v, str) else canonical(v)] for k, v in mapping.items()]
+def pairs(mapping: Mapping[str, Any]) -> Pairs:
+    """Names and values as texts."""
+    return [
+        [k, v if v and isinstance(v, str) else canonical(_short(v))] for k, v in mapping.items()
+    ]
+
+
+def _short(value: Any) -> Any:
+    """Floats of six digits, at any depth: the record has them all."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _short(member) for key, member in value.items()}
+    return [_short(member) for member in value] if isinstance(value, list | tuple) else value
 
 
 def _known(unit: str, value: float | None) -> str:

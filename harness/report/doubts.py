@@ -34,25 +34,17 @@ def flags(record: Record) -> list[str]:
 
 def warnings(records: Sequence[Record]) -> list[str]:
     """What to doubt in this run."""
-    counted: tuple[tuple[Callable[[Record], bool], str], ...] = (
-        (_is_impossible, "report a time below what the machine's own ceilings allow: see ⚠."),
-        (
-            lambda record: bool(record.environment.get("dirty")),
-            "ran with uncommitted changes: the commit alone does not reproduce them.",
-        ),
-        (
-            _was_busy,
-            "started on a machine with more runnable processes than cores: "
-            "trust ratios more than single times.",
-        ),
-        (
-            _was_disturbed,
-            f"were timed while the harness itself used over {MOST_HARNESS_SHARE:.0%} of a core.",
-        ),
-    )
+    counted: dict[str, Callable[[Record], bool]] = {
+        "report a time below what the machine's own ceilings allow: see ⚠.": _is_impossible,
+        "ran with uncommitted changes: the commit alone does not reproduce them.": _was_dirty,
+        "started on a machine with more runnable processes than cores: trust ratios more than "
+        "single times.": _was_busy,
+        f"were timed while the harness itself used over {MOST_HARNESS_SHARE:.0%} of a core: "
+        "see ⚠.": _was_disturbed,
+    }
     found = [
         f"{count:,} of {len(records):,} cells {what}"
-        for holds, what in counted
+        for what, holds in counted.items()
         if (count := sum(map(holds, records)))
     ]
     for key, plural in _IDENTITY.items():
@@ -64,6 +56,10 @@ def warnings(records: Sequence[Record]) -> list[str]:
 
 def _is_impossible(record: Record) -> bool:
     return any(q.floor is not None and q.floor.impossible for q in record.metrics.values())
+
+
+def _was_dirty(record: Record) -> bool:
+    return bool(record.environment.get("dirty"))
 
 
 def _was_disturbed(record: Record) -> bool:

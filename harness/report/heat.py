@@ -59,8 +59,10 @@ def heat(found: Grid, metric: Metric) -> tuple[Figure, str]:
     figure, axes = canvas(len(found.rows) * _PITCH, left=left, top=6, bottom=bottom)
     axes.pcolormesh(shades, cmap=_COLOURS, vmin=0, vmax=1, edgecolors="none")
     axes.set_yticks(np.arange(len(found.rows)) + 0.5, found.rows)
-    turn = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
-    axes.set_xticks(np.arange(len(found.columns)) + 0.5, found.columns, **turn)
+    axes.set_xticks(np.arange(len(found.columns)) + 0.5, found.columns)
+    if slanted:
+        for text in axes.get_xticklabels():
+            text.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.set_frame_on(False)

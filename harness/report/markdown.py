@@ -6,23 +6,30 @@ from harness.card import Metric
 from harness.report.quantities import Scale, ratio_text
 from harness.report.tables import Entry, Row, Table, axis_text
 
+MOST_LINES = 400
 _MARKS = {"": "", "best": " ★", "tied": " ≈"}
 
 
 def markdown(table: Table) -> str:
-    """The table in GitHub's markdown; ★ best of its setting, ≈ not told apart from it."""
-    headers = ["technique", *table.axes, *(["options"] if table.has_options else [])]
+    """The table in GitHub's markdown; ★ best of its setting, ≈ not told apart from it.
+
+    Of a long table the first rows, since forges do not render long files.
+    """
+    has_options = table.has_options
+    headers = ["technique", *table.axes, *(["options"] if has_options else [])]
     headers += [_header(m, table.scales[m.name]) for m in table.metrics] or ["outcome"]
     lines = []
-    for row in table.rows:
+    for row in table.rows[:MOST_LINES]:
         line = [row.name + " (peer)" * row.is_peer]
         line[0] += " (baseline)" * row.is_baseline
         line += [axis_text(value) for value in row.axes.values()]
-        if table.has_options:
+        if has_options:
             line.append(" ".join(f"{k}={axis_text(v)}" for k, v in row.options.items()))
         line += _metric_cells(table, row)
         lines.append([escape_markdown(cell) for cell in line])
-    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+    text = tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+    more = len(table.rows) - MOST_LINES
+    return text if more <= 0 else f"{text}\n\n… and {more:,} more rows in `results.csv`."
 
 
 def escape_markdown(text: str) -> str:

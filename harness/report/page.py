@@ -15,13 +15,13 @@ from harness.report.frame import frame, sample_frame
 from harness.report.pareto import pareto
 from harness.report.payload import fitted, payload
 from harness.report.plots import plots
+from harness.report.render import template
 from harness.report.strips import strips
 from harness.report.svg import Plot
 from harness.report.tables import Table, build
-from harness.report.render import template
 
 MOST_BYTES = 4_900_000  # of the page
-_TABLE_BYTES = 3_200_000  # of it for the suites' sections
+_SECTION_BYTES = 3_200_000  # of it for the suites' tables and figures
 _IN_VIEW = 4  # figures of a suite; the others are folded
 
 
@@ -125,9 +125,10 @@ class Report:
         """The page, without what would make it larger than `MOST_BYTES`."""
         suite = template("suite.html")
         parts = [suite.render(section=section) for section in sections]
-        size = sum(len(part) for part in parts)
-        if size > _TABLE_BYTES:
-            sections = [_cut(section, 0.95 * _TABLE_BYTES / size) for section in sections]
+        size = sum(len(part.encode()) for part in parts)
+        if size > _SECTION_BYTES:
+            share = _room(sections) / (size - sum(_size(one.plots) for one in sections))
+            sections = [_cut(section, share) for section in sections]
             parts = [suite.render(section=section) for section in sections]
         head = template("index.html")
         context = self._context(sections) | {"parts": parts, "data": "", "left_out": []}
@@ -166,8 +167,17 @@ def _plots(table: Table, tables: Sequence[Table]) -> tuple[Plot, ...]:
     return (*([trade_off] if trade_off else []), *plots(table))
 
 
+def _room(sections: Sequence[Section]) -> float:
+    """Bytes for the rows where only the figures in view stay."""
+    return 0.95 * _SECTION_BYTES - sum(_size(section.in_view) for section in sections)
+
+
+def _size(plots: Sequence[Plot]) -> int:
+    return sum(len(plot.inline) for plot in plots)
+
+
 def _cut(section: Section, share: float) -> Section:
     """The section with its first rows alone, and fewer figures: results.csv has all of it."""
-    rows = section.table.rows[: max(1, int(share * len(section.table.rows)))]
+    rows = section.table.rows[: max(1, int(min(share, 1) * len(section.table.rows)))]
     left_out = len(section.table.rows) - len(rows)
     return Section(replace(section.table, rows=rows), section.in_view, left_out)

@@ -29,7 +29,7 @@ def payload(tables: Sequence[Table], cards: Mapping[str, Card]) -> Payload:
 
 
 def fitted(document: Payload, room: int) -> tuple[str, list[str]]:
-    """The document as JSON of at most `room` bytes, and what was left out for it."""
+    """The document as JSON of about `room` bytes at most, and what was left out for it."""
     text, left_out = as_json(document), []
     for what, drop in _DROPS:
         if len(text) <= room:
@@ -38,7 +38,12 @@ def fitted(document: Payload, room: int) -> tuple[str, list[str]]:
         document = document | {"cells": cells}
         text = as_json(document)
         left_out.append(what)
-    return text, left_out
+    if len(text) <= room:
+        return text, left_out
+    items = list(document["cells"].items())
+    kept = int(0.9 * len(items) * room / len(text))
+    left_out.append(f"and of {len(items) - kept:,} all details")
+    return as_json(document | {"cells": dict(items[:kept])}), left_out
 
 
 def as_json(document: Payload) -> str:

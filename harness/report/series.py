@@ -1,7 +1,7 @@
 """A table's numbers as plots need them: one series per technique and options."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 
 from harness.card import Metric
@@ -23,6 +23,10 @@ class Series:
     def middle(self) -> float:
         """Median over the settings."""
         return median(point.value for point in self.points.values())
+
+    def within(self, settings: Collection[str]) -> "Series":
+        """The same technique in these settings alone."""
+        return replace(self, points={s: p for s, p in self.points.items() if s in settings})
 
 
 def series(table: Table, metric: Metric) -> list[Series]:
@@ -48,7 +52,20 @@ def label(row: Row) -> str:
 
 def setting_text(row: Row) -> str:
     """The varying axes in one line, repetitions apart; empty if nothing varies."""
-    return ", ".join(axis_text(row.axes[axis]) for axis in row.axes if axis != REPEATS)
+    return ", ".join(axis_text(row.axes[axis]) or "none" for axis in row.axes if axis != REPEATS)
+
+
+def setting_names(rows: Sequence[Row]) -> dict[str, str]:
+    """A short name for each setting of these rows: of the axes, those in which they differ."""
+    axes = [
+        axis
+        for axis in (rows[0].axes if rows else ())
+        if axis != REPEATS and len({axis_text(row.axes[axis]) for row in rows}) > 1
+    ]
+    return {
+        setting_text(row): ", ".join(axis_text(row.axes[axis]) or "none" for axis in axes)
+        for row in rows
+    }
 
 
 def _pooled(estimates: Sequence[Estimate]) -> Estimate:

@@ -74,6 +74,11 @@ class Table:
         return tuple(axis for axis in (*self.axes, *self.fixed) if axis != "device")
 
     @property
+    def stated(self) -> dict[str, Any]:
+        """The fixed axes that were given a value."""
+        return {axis: value for axis, value in self.fixed.items() if value not in (None, "")}
+
+    @property
     def has_options(self) -> bool:
         """Whether some technique ran with several values of its own fields."""
         return any(row.options for row in self.rows)

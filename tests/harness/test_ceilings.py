@@ -9,11 +9,11 @@ import torch
 
 from harness import ceilings
 from harness.artifacts import Artifacts
-from harness.ceilings import Ceiling, CeilingError, Place, cache_bytes, ceiling, kept
+from harness.ceilings import Ceiling, CeilingError, Site, cache_bytes, ceiling, kept
 from harness.environment import environment, usable_cores
 from harness.instruments import ceiling_trial
 
-ONE = Place(threads=1, cores=tuple(usable_cores()[:1]))
+ONE = Site(threads=1, cores=tuple(usable_cores()[:1]))
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Types measured; the n-th look finds n GFLOP/s and 10 - n GB/s."""
     seen: list[str] = []
 
-    def measured(place: Place, dtype: str) -> str:
+    def measured(site: Site, dtype: str) -> str:
         seen.append(dtype)
         n = len(seen)
         return json.dumps({"flops": n * 1e9, "bandwidth": (10 - n) * 1e9, "cache_bytes": 100})
@@ -42,12 +42,12 @@ def test_a_ceiling_is_measured_once_and_kept(tmp_path):
     assert len(kept(artifacts)) == 1
 
 
-def test_places_and_types_have_ceilings_of_their_own(tmp_path, trials, monkeypatch):
+def test_sites_and_types_have_ceilings_of_their_own(tmp_path, trials, monkeypatch):
     artifacts = Artifacts(tmp_path)
     found = [
         ceiling(artifacts, ONE, "float32"),
         ceiling(artifacts, ONE, "bfloat16"),
-        ceiling(artifacts, Place(threads=2), "float32"),
+        ceiling(artifacts, Site(threads=2), "float32"),
         ceiling(artifacts, ONE, "float32"),
     ]
     assert [round(one.flops / 1e9) for one in found] == [1, 2, 3, 1]
@@ -68,7 +68,7 @@ def test_of_several_looks_the_best_counts_and_each_is_kept(tmp_path, trials):
 def test_what_is_kept_is_told_of_this_machine_alone(tmp_path, trials, monkeypatch):
     artifacts = Artifacts(tmp_path)
     assert kept(artifacts) == []
-    ceiling(artifacts, Place(threads=4), "float32")
+    ceiling(artifacts, Site(threads=4), "float32")
     assert kept(artifacts) == ["float32 on cpu, 4 threads: 1 GFLOP/s, memory 9 GB/s"]
     facts = environment() | {"machine_class": "another"}
     monkeypatch.setattr(ceilings, "environment", lambda: facts)
@@ -134,7 +134,7 @@ def test_caches_that_cores_share_count_once(monkeypatch, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_real_device_has_ceilings(tmp_path):
-    half = ceiling(Artifacts(Path(tmp_path)), Place(device="cuda"), "bfloat16")
-    full = ceiling(Artifacts(Path(tmp_path)), Place(device="cuda"), "float32")
+    half = ceiling(Artifacts(Path(tmp_path)), Site(device="cuda"), "bfloat16")
+    full = ceiling(Artifacts(Path(tmp_path)), Site(device="cuda"), "float32")
     assert half.flops > 2 * full.flops > 1e12
     assert half.bandwidth > 1e11

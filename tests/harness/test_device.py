@@ -82,7 +82,8 @@ def test_what_was_still_running_before_is_not_counted(machine):
 def test_work_hidden_on_another_stream_is_found(machine):
     timer = DeviceTimer(machine)
     assert timer(lambda: machine.launch(3e-3, "side")) >= 3e-3
-    assert timer.notes() == {"timing": {"samples": 1, "outlived_events": 1}}
+    assert device.notes(timer) == {"timing": {"samples": 1, "outlived_events": 1}}
+    assert device.notes(timer_for("cpu")) == {}
 
 
 def test_streams_that_end_together_are_no_offence(machine):

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 from harness import environment
 
 
@@ -19,6 +21,45 @@ def test_the_environment_is_json_and_names_machine_and_versions():
     assert facts["cores"] == os.cpu_count()
     assert facts["memory_bytes"] > 2**28
     assert 1 <= facts["usable_cores"] <= facts["cores"]
+
+
+def test_the_machine_class_names_processor_cores_memory_and_gpus(monkeypatch):
+    monkeypatch.setattr(environment, "_cpu_model", lambda: "Trial  7")
+    monkeypatch.setattr(environment, "usable_cores", lambda: [0, 1])
+    monkeypatch.setattr(environment.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(environment, "_memory_gib", lambda n_bytes: 24)
+    monkeypatch.setattr(environment, "_gpus", list)
+    assert environment.machine_class() == "Trial 7, 2 cores, 24 GB"
+    monkeypatch.setattr(environment.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(environment, "_gpus", lambda: ["H100", "H100", "A10"])
+    assert environment.machine_class() == "Trial 7, 2 of 64 cores, 24 GB, 2 x H100, A10"
+
+
+def test_the_machine_class_names_no_host(monkeypatch):
+    before = environment.machine_class()
+    assert before == environment.environment()["machine_class"]
+    monkeypatch.setattr(environment.platform, "node", lambda: "another")
+    assert environment.machine_class() == before
+
+
+@pytest.mark.parametrize(
+    ("installed", "lost"), [(2, 0.25), (8, 0.5), (16, 0.7), (24, 0.5), (64, 2), (384, 9)]
+)
+def test_memory_is_the_same_whatever_the_kernel_keeps(installed, lost):
+    sizes = {environment._memory_gib(int((installed - part) * 2**30)) for part in (0, lost)}
+    assert sizes == {installed}
+
+
+def test_gpus_are_named_by_the_driver_s_tool_where_the_library_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment.nvidia, "names", list)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment._gpus() == []
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho H100\necho H100\n")
+    tool.chmod(0o755)
+    assert environment._gpus() == ["H100", "H100"]
+    tool.write_text("#!/bin/sh\necho no driver\nexit 9\n")
+    assert environment._gpus() == []
 
 
 def test_a_package_that_is_not_installed_is_left_out():

@@ -1,16 +1,11 @@
 """Kills at random moments, a full disk, two processes on one run: nothing lost, nothing twice."""
 
 import contextlib
-import random
+import os
 import resource
 import signal
-import subprocess
 import time
-from collections import Counter
-from collections.abc import Iterator
-from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,103 +13,16 @@ import pytest
 
 from harness import cores
 from harness.environment import usable_cores
-from harness.store import Store
+from tests.siege import VICTIMS, besiege
 
-KILLS_PER_VICTIM = 11
-CELLS = 40
+KILLS_PER_VICTIM = int(os.environ.get("LLMATRIX_KILLS", "8"))
 SEED = 20260101
-KILLED = ("ended by signal SIGKILL", "its fork server died 3 times")
-
-
-class Siege:
-    """A run of marking cells whose processes are killed, and started again, until it is done."""
-
-    def __init__(self, trial: Any, run: str, seed: int) -> None:
-        self.trial = trial
-        self.run = run
-        self.chance = random.Random(seed)
-        self.first = seed * CELLS  # marks tell the cells of all sieges apart
-        cells = [trial.cell("mark", self.first + n) for n in range(CELLS)]
-        self.sizes = {cell.cell_id: cell.options["size"] for cell in cells}
-        self.store: Store = trial.prepare(cells, run)
-        self.shard: subprocess.Popen[bytes] | None = None
-        self.seen: dict[Path, tuple[bytes, int]] = {}  # record -> its bytes, marks of its cell
-
-    def kill(self, victim: str) -> bool:
-        """Kill the victim at a random moment; False if the run was done before that."""
-        if self.shard is None:
-            self.shard = self.trial.start_shard(self.run)
-        if victim != "parent" and not self.find(victim):
-            return False
-        time.sleep(self.chance.uniform(0, 1.0 if victim == "parent" else 0.1))
-        descendants = self.descendants()
-        process = self.find(victim)
-        if process is None:
-            return False
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-        if victim == "parent":
-            self.shard.communicate(timeout=30)
-            self.shard = None
-            assert not psutil.wait_procs(descendants, timeout=30)[1]
-        self.look()
-        return True
-
-    def find(self, victim: str) -> psutil.Process | None:
-        """The process, as soon as there is one; None if the run ends first."""
-        while self.shard is not None and self.shard.poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                parent = psutil.Process(self.shard.pid)
-                servers = parent.children()
-                workers = [worker for server in servers for worker in server.children()]
-                found = {"parent": [parent], "server": servers, "worker": workers}[victim]
-                if found:
-                    return self.chance.choice(found)
-            time.sleep(0.001)
-        return None
-
-    def descendants(self) -> list[psutil.Process]:
-        with contextlib.suppress(psutil.NoSuchProcess, AttributeError):
-            return psutil.Process(self.shard.pid).children(recursive=True)
-        return []
-
-    def look(self) -> None:
-        """Finished records stay as they were, byte by byte, and their cells never begin again."""
-        paths = sorted((self.store.folder / "cells").glob("*.json"))
-        content = {path: path.read_bytes() for path in paths}
-        marks = Counter(self.trial.marks())
-        now = {p: (data, marks[self.sizes[p.stem]]) for p, data in content.items()}
-        assert {path: now.get(path) for path in self.seen} == self.seen
-        self.seen = now
-
-    def finish(self) -> None:
-        """Run what is missing: one readable record a planned cell, and no other file."""
-        shard = self.shard or self.trial.start_shard(self.run)
-        output, _ = shard.communicate(timeout=60)
-        assert shard.returncode == 0, output.decode()
-        self.look()
-        records = self.trial.records(self.run)
-        assert sorted(record.cell_id for record in records) == sorted(self.sizes)
-        for record in records:
-            assert record.outcome == "ok" or record.reason in KILLED, record
-        assert not list((self.store.folder / "claims").iterdir())
 
 
 def test_kills_at_random_moments_lose_no_record(trial: Any) -> None:
-    victims = ["parent", "server", "worker"] * KILLS_PER_VICTIM
-    random.Random(SEED).shuffle(victims)
-    sieges = 0
-    siege = Siege(trial, "siege0", seed=0)
-    kills: Counter[str] = Counter()
-    while victims:
-        if siege.kill(victims[-1]):
-            kills[victims.pop()] += 1
-        else:
-            siege.finish()
-            sieges += 1
-            siege = Siege(trial, f"siege{sieges}", seed=sieges)
-    siege.finish()
-    assert kills == dict.fromkeys(["parent", "server", "worker"], KILLS_PER_VICTIM)
+    tally = besiege(trial, KILLS_PER_VICTIM, SEED, tell=lambda _tally: None)
+    assert tally.kills == dict.fromkeys(VICTIMS, KILLS_PER_VICTIM)
+    assert (tally.lost, tally.rerun, tally.unexplained, tally.different) == (0, 0, 0, 0)
     assert not processes_of(trial)
 
 
@@ -183,16 +91,10 @@ def test_timing_cells_of_two_processes_never_overlap(trial: Any) -> None:
             trial.until(lambda s=store: any((s.folder / "claims").iterdir()))
     for shard in shards:
         shard.communicate(timeout=60)
-    spans = sorted(span for run in "ab" for span in intervals(trial, run))
-    assert len(spans) == 24
-    overlaps = [ended - begun for (_, ended), (begun, _) in pairwise(spans)]
-    assert max(overlaps) < 0.002  # the resolution of `started`
-
-
-def intervals(trial: Any, run: str) -> Iterator[tuple[float, float]]:
-    for record in trial.records(run):
-        begun = datetime.fromisoformat(record.started).timestamp()
-        yield begun, begun + record.wall_s
+    lines = trial.folder.joinpath("marks.spans").read_text().splitlines()
+    spans = sorted(tuple(map(float, line.split())) for line in lines)
+    assert len(spans) >= 24
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(spans))
 
 
 def test_full_disk_ends_the_run_with_one_message_and_keeps_its_records(trial: Any) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from harness.artifacts import Artifacts
 from harness.card import Metric, Suite
-from harness.ceilings import Ceiling
-from harness.floors import Needs, check, floor, floors
+from harness.ceilings import Ceiling, CeilingError, Site
+from harness.floors import Needs, check, floor, floors, with_floors
 from harness.instruments.clock import Clock
-from harness.record import Quantity
+from harness.record import Quantity, Record
 
 MACHINE = Ceiling(flops=1e9, bandwidth=1e8, cache_bytes=1000)
 
@@ -126,18 +127,53 @@ def test_only_times_of_the_suite_have_needs():
             check({name: Needs(flops=1)}, suite)
 
 
-# --- cheats: a product of 384 x 384 that is claimed and not, or not then, computed.
+@pytest.fixture
+def record() -> Record:
+    return Record(
+        cell_id="0" * 16, run="r", suite="s", technique="t/t", options={}, setting={}, code="0",
+        world=2, device="cpu", command="c", outcome="ok", started="2026-01-01T00:00:00Z",
+        wall_s=1.0, metrics={"t": quantity(2.0), "other": quantity(1.0)},
+    )  # fmt: skip
 
-N = 384
-A = np.random.default_rng(0).standard_normal((N, N)).astype(np.float32)
-PRODUCT = Needs(flops=2 * N**3)
+
+def test_a_record_gets_the_floors_of_the_cores_a_rank_had(record, monkeypatch, tmp_path):
+    asked = []
+
+    def ceiling(artifacts: Artifacts, site: Site, dtype: str, *, looks: int) -> Ceiling:
+        asked.append((artifacts.folder, site, dtype, looks))
+        return MACHINE
+
+    monkeypatch.setattr("harness.floors.ceiling", ceiling)
+    given = {"artifacts": Artifacts(tmp_path), "cores": [4, 5, 6, 7]}
+    found = with_floors(record, {"t": Needs(flops=1e9)}, **given)
+    assert found.metrics["t"].floor.mfu == 0.5
+    assert found.metrics["other"] == record.metrics["other"]
+    assert asked == [(tmp_path, Site(threads=2, cores=(4, 5)), "float32", 1)]
+    assert with_floors(record, {}, **given) == record
+
+
+def test_without_a_ceiling_a_record_says_so(record, monkeypatch, tmp_path):
+    def ceiling(*_: object, looks: int) -> Ceiling:
+        raise CeilingError("no")
+
+    monkeypatch.setattr("harness.floors.ceiling", ceiling)
+    given = {"artifacts": Artifacts(tmp_path), "cores": [0]}
+    found = with_floors(record, {"t": Needs(flops=1e9)}, **given)
+    assert found.notes == {"floors": "no"}
+    assert found.metrics == record.metrics
+
+
+# --- cheats: sines, an operation each (in one thread), that are claimed and not then computed.
+
+A = np.random.default_rng(0).standard_normal(200_000)
+SINES = Needs(flops=A.size)
 
 
 class Lazy:
     """An output that is computed when it is read."""
 
     def __call__(self) -> Callable[[], np.ndarray]:
-        return lambda: A @ A
+        return lambda: np.sin(A)
 
 
 class Cached:
@@ -148,15 +184,15 @@ class Cached:
 
     def __call__(self) -> np.ndarray:
         if id(A) not in self.kept:
-            self.kept[id(A)] = A @ A
+            self.kept[id(A)] = np.sin(A)
         return self.kept[id(A)]
 
 
 class Skipping:
-    """A tenth of the rows."""
+    """A quarter of the numbers."""
 
     def __call__(self) -> np.ndarray:
-        return A[: N // 10] @ A
+        return np.sin(A[: A.size // 4])
 
 
 class Beside:
@@ -166,7 +202,7 @@ class Beside:
         self.threads: list[threading.Thread] = []
 
     def __call__(self) -> None:
-        self.threads.append(threading.Thread(target=lambda: A @ A))
+        self.threads.append(threading.Thread(target=lambda: np.sin(A)))
         self.threads[-1].start()
 
 
@@ -177,13 +213,13 @@ def timed(work: Callable[[], object]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def machine() -> Ceiling:
-    """This machine as fast as its fastest honest product."""
-    fastest = min(timed(lambda: A @ A))
-    return Ceiling(flops=PRODUCT.flops / fastest, bandwidth=1e11, cache_bytes=1 << 30)
+    """This machine as fast as its fastest honest sines."""
+    fastest = min(timed(lambda: np.sin(A)))
+    return Ceiling(flops=SINES.flops / fastest, bandwidth=1e11, cache_bytes=1 << 30)
 
 
 def test_honest_work_is_possible(machine):
-    found = floor(timed(lambda: A @ A), PRODUCT, machine)
+    found = floor(timed(lambda: np.sin(A)), SINES, machine)
     assert not found.impossible
     assert 0 < found.mfu < 1.25
 
@@ -192,7 +228,7 @@ def test_honest_work_is_possible(machine):
 def test_work_that_is_not_done_in_time_is_impossible(machine, cheat):
     # Three tries: threads that nobody waits for slow down the machine they share.
     work = cheat()
-    assert any(floor(timed(work), PRODUCT, machine).impossible for _ in range(3))
+    assert any(floor(timed(work), SINES, machine).impossible for _ in range(3))
     for thread in getattr(work, "threads", ()):
         thread.join()
 

@@ -94,6 +94,8 @@ def test_exit_code(mixed, left_out, broken, fail_on, code):
 
 def test_the_ending_says_why(mixed):
     assert ending(mixed.comparison, REGRESSED).reason == "1 regressed and 1 broken"
+    calm = without_rows(mixed, "regressed", broken=False)
+    assert ending(calm, REGRESSED).reason == "nothing regressed; 1 unresolved"
     only_broken = without_rows(mixed, "regressed", "unresolved", "improved", "equivalent")
     assert "none of the 1 cells" in ending(only_broken, REGRESSED).reason
 

@@ -178,6 +178,16 @@ def test_a_baseline_that_imports_the_working_tree_is_no_baseline(project):
     assert "the process of main imported mod from the working tree" in done.stdout
 
 
+def test_figures_travel_from_workers(project):
+    words = ["-p", "xdist.plugin", "-n2", "--llmatrix-rounds=10", "--llmatrix-save=kept.json"]
+    done = project.pytest(*words)
+    assert done.returncode == 0, done.stdout
+    assert "a call (median of 10 rounds)" in done.stdout
+    assert "warning: tests of several workers disturb one another: use -n0" in done.stdout
+    kept = json.loads((project.folder / "kept.json").read_bytes())
+    assert list(kept["tests"]) == ["tests/test_mod.py::test_work[a]"]
+
+
 def test_setup_is_not_timed_and_its_result_is_the_argument(project):
     project.write(
         tests__test_setup="import time\n\n"

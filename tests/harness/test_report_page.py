@@ -1,78 +1,41 @@
-"""The report as files: safe, offline, complete, and alive in a browser."""
+"""The report as files: safe, offline, complete, and of a bounded size."""
 
+import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
-from xml.etree import ElementTree
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from harness.card import Card, Metric, Suite
-from harness.cell import digest
-from harness.record import Quantity, Record
-from harness.report import write_report
-from harness.report.axes import COLOURS
-from harness.report.details import HEIGHT, line
-from harness.report.overview import facts, warnings
-from harness.report.pareto import Point, front, pareto
-from harness.report.plots import plots
+from harness.record import Floor
+from harness.report import Report, write_report
+from harness.report.details import TOP, conditions, trace
+from harness.report.doubts import flags, warnings
+from harness.report.overview import facts, failures, gate_text, headline
+from harness.report.payload import as_json
 from harness.report.tables import build
-from harness.statistics import summarise
-
-HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
-SPEED = Suite(
-    title="Speed",
-    question="Which is fastest?",
-    families=("toys",),
-    baseline="toys/plain",
-    metrics=(Metric(name="seconds", unit="s", better="lower", kind="timing"),),
-)
-QUALITY = Suite(
-    title="Quality",
-    question="Which is best?",
-    families=("toys",),
-    baseline="",
-    metrics=(Metric(name="score", unit="1", better="higher", kind="quality"),),
-)
-SUITES = {"quality": QUALITY, "speed": SPEED}
-CARD = Card(cls="Plain", title="Plain", paper="arXiv:1234.5678", year=2020, summary="Does it.")
+from tests.harness.reporting import (
+    CARD,
+    HOSTILE,
+    SPEED,
+    SUITES,
+    record,
+    score,
+    seconds,
+    some_records,
+)  # fmt: skip
 
 
-def seconds(centre, n=20):
-    samples = (centre * np.random.default_rng(0).lognormal(0, 0.05, n)).tolist()
-    value, low, high = summarise(samples)
-    return Quantity(value=value, low=low, high=high, samples=samples,
-                    unit="s", better="lower", kind="timing")  # fmt: skip
-
-
-def score(value):
-    return Quantity(value=value, unit="1", better="higher", kind="quality")
-
-
-def record(suite, technique, metrics=None, setting=None, *, outcome="ok", **fields):
-    setting = setting or {}
-    defaults = {"options": {}, "environment": {}, "command": f"llmatrix run technique={technique}"}
-    return Record(
-        cell_id=digest([suite, technique, setting]), run="r", suite=suite, technique=technique,
-        setting=setting, code="c", world=1, device="cpu", outcome=outcome, metrics=metrics or {},
-        started="2026-01-01T00:00:00Z", wall_s=1.0, **defaults | fields,
-    )  # fmt: skip
-
-
-def some_records():
-    times = {"toys/plain": 3e-3, "toys/fast": 1e-3, "toys/peers/rival": 2e-3}
-    cells = [record("speed", name, {"seconds": seconds(t)}) for name, t in times.items()]
-    cells += [record("quality", name, {"score": score(t * 100)}) for name, t in times.items()]
-    return [*cells, record("speed", "toys/broken", outcome="failed", reason=HOSTILE,
-                           log_tail=HOSTILE, options={"note": HOSTILE})]  # fmt: skip
-
-
-def write(out, records):
-    write_report(records, SUITES, {"toys/plain": CARD}, out, title=HOSTILE, run="r")
+def write(out, records, **more):
+    Report(records=records, suites=SUITES, cards={"toys/plain": CARD}, title=HOSTILE, run="r",
+           **more).write(out)  # fmt: skip
     return (out / "index.html").read_text(encoding="utf-8")
+
+
+def data(page):
+    """What the page's script reads."""
+    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(text[1])
 
 
 class Targets(HTMLParser):
@@ -88,7 +51,7 @@ class Targets(HTMLParser):
 
 
 def test_all_files_are_written_and_agree(tmp_path):
-    write(tmp_path, some_records())
+    write_report(some_records(), SUITES, {}, tmp_path, title="Toys", run="r")
     table = pd.read_parquet(tmp_path / "results.parquet")
     assert len(table) == len(pd.read_csv(tmp_path / "results.csv")) == 7
     assert len(pd.read_parquet(tmp_path / "samples.parquet")) == 60
@@ -98,29 +61,41 @@ def test_all_files_are_written_and_agree(tmp_path):
     assert all((tmp_path / figure).is_file() for figure in figures)
 
 
-def test_page_shows_every_cell_with_its_command_reason_and_card(tmp_path):
+def test_page_has_every_cell_with_its_command_reason_and_card(tmp_path):
     records = some_records()
     page = write(tmp_path, records)
+    cells = data(page)["cells"]
     for one in records:
-        assert f'id="cell-{one.cell_id}"' in page
-        assert f"<code>{one.command}</code>" in page
-    assert "arXiv:1234.5678" in page
+        assert f'<tr id="cell-{one.cell_id}"' in page
+        assert cells[one.cell_id]["commands"] == [["repeat this cell", one.command]]
+        assert cells[one.cell_id].get("reason", "") == one.reason
+    assert "arXiv:1234.5678" in cells[records[0].cell_id]["lead"]
     assert page.count('<span class="tag">peer</span>') == 2
     assert page.count('<span class="tag">baseline</span>') == 1
+
+
+def test_tables_can_be_read_without_a_script(tmp_path):
+    page = write(tmp_path, some_records())
+    table = page[page.index('id="table-speed"') :]
+    texts = re.sub(r"<[^>]+>", " ", table[: table.index("</table>")])
+    assert re.search(r"fast\s.*\[0\.9\d+, 1\.0\d+\]\s+0\.333×", texts)
+    assert "<noscript>" in page
 
 
 def test_text_of_records_is_never_markup(tmp_path):
     page = write(tmp_path, some_records())
     assert HOSTILE not in page
-    assert page.count("&lt;script&gt;alert") >= 4  # title, heading, reason, log
-    assert page.count("<script>") == 1  # ours
+    assert page.count("&lt;script&gt;alert") >= 4  # title, heading, reason, why
+    assert page.count("<script") == 2  # ours, and the data
     assert "<img" not in page
     assert "<script>" not in (tmp_path / "index.md").read_text(encoding="utf-8")
+    assert json.loads(as_json({"log": "</script><!--"})) == {"log": "</script><!--"}
+    assert "<" not in as_json({"log": "</script><!--"})
 
 
 def test_page_names_no_address(tmp_path):
     page = write(tmp_path, some_records())
-    assert "://" not in page
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", "")  # a name, not a place
     found = Targets()
     found.feed(page)
     assert "#main" in found.values
@@ -145,65 +120,69 @@ def test_a_run_of_failures_alone_is_a_page(tmp_path):
     assert "<figure>" not in page
 
 
-def test_a_thousand_cells_of_a_hundred_samples_stay_under_five_megabytes(tmp_path):
-    records = [
-        record("speed", f"toys/t{i}", {"seconds": seconds(1 + i / 50, 100)}, {"length": j})
-        for i in range(50)
-        for j in range(20)
-    ]
-    write(tmp_path, records)
-    assert (tmp_path / "index.html").stat().st_size < 5e6
+def test_cells_that_are_planned_and_not_recorded_are_counted(tmp_path):
+    assert "<b>3</b> not recorded yet" in write(tmp_path, some_records(), planned=10)
+    assert "not recorded yet" not in write(tmp_path, some_records(), planned=7)
+
+
+def test_a_self_check_is_told_in_words(tmp_path):
+    check = {"trials": 300, "false_alarms": 1, "found": {"0.02": 0.6, "0.05": 0.99},
+             "smallest_found": 0.04, "moment": "2026-01-02", "load": 1.5}  # fmt: skip
+    words = (
+        "1 false alarm in 300 trials of equal code (0.3%); slowdowns found: 60% of +2%, "
+        "99% of +5%; smallest found reliably: 4.0%."
+    )
+    assert gate_text(check) == words
+    page = write(tmp_path, some_records(), selfcheck=check)
+    assert words in page
+    assert "2026-01-02, load 1.5" in page
+    assert words in (tmp_path / "index.md").read_text(encoding="utf-8")
+
+
+def many(cells, metrics=1, samples=100):
+    kinds = [seconds(1 + place / 50, samples) for place in range(50)]
+    for i in range(cells):
+        found = {f"seconds_{k}": kinds[i % 50] for k in range(metrics)}
+        yield record("speed", f"toys/t{i % 50}", found, {"length": i // 50}, log_tail="a log" * 50)
+
+
+def test_a_thousand_cells_of_a_hundred_samples_fit_with_their_sample_lines(tmp_path):
+    page = write(tmp_path, list(many(1_000)))
+    assert len(page.encode()) < 5e6
+    assert "To keep this page small" not in page
+    assert all("trace" in cell["metrics"][0] for cell in data(page)["cells"].values())
     assert len(pd.read_parquet(tmp_path / "samples.parquet")) == 100_000
 
 
-def test_figures_use_the_text_colour_and_describe_themselves():
-    (figure,) = plots(build("speed", some_records()[:3], SPEED))
-    assert "currentColor" in figure.inline
-    assert "#010203" not in figure.inline
-    assert "http" not in figure.inline
-    assert f'<title id="{figure.slug}-title">seconds</title>' in figure.inline
-    assert "From fast 0.9" in figure.caption
-    assert "lower is better" in figure.caption
-    assert ElementTree.fromstring(figure.file).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314
+def test_sample_lines_go_first_where_the_page_would_be_too_large(tmp_path):
+    page = write(tmp_path, list(many(1_700, metrics=4)))
+    assert len(page.encode()) < 5e6
+    assert "it leaves out of every cell the lines of their samples" in page
+    cells = data(page)["cells"]
+    assert len(cells) == 1_700
+    assert not any("trace" in metric for cell in cells.values() for metric in cell["metrics"])
 
 
-def test_a_numeric_axis_is_drawn_as_curves_and_many_settings_are_summed_up():
-    def caption(settings):
-        cells = [record("speed", "toys/plain", {"seconds": seconds(1)}, s) for s in settings]
-        return plots(build("speed", cells, SPEED))[0].caption
-
-    assert "Curves along length" in caption([{"length": 2**i} for i in range(4)])
-    assert "median over 6 settings" in caption([{"data": f"d{i}"} for i in range(6)])
-    assert "95 % intervals" in caption([{"data": "d0"}, {"data": "d1"}])
-    seeds = caption([{"length": 2**i, "seed": seed} for i in range(3) for seed in range(3)])
-    assert "Curves along length. Whiskers: range over seeds." in seeds
-
-
-def test_front_respects_directions():
-    a, b, c = Point("a", False, 1.0, 1.0), Point("b", False, 2.0, 2.0), Point("c", False, 2.0, 1.5)
-    assert front([a, b, c], x_better="lower", y_better="higher") == [a, b]
-    assert front([a, b, c], x_better="higher", y_better="higher") == [b]
-    assert front([a, b, c], x_better="lower", y_better="lower") == [a]
-
-
-def test_quality_finds_its_cost_in_another_suite():
-    records = some_records()
-    speed = build("speed", [r for r in records if r.suite == "speed"], SPEED)
-    quality = build("quality", [r for r in records if r.suite == "quality"], QUALITY)
-    figure = pareto(quality, [quality, speed])
-    assert figure is not None
-    assert "Time is from Speed" in figure.caption
-    assert "Not beaten on both: plain, fast, rival" in figure.caption
-    assert pareto(speed, [quality, speed]) is None
+def test_rows_that_do_not_fit_are_counted_and_in_the_table_beside(tmp_path):
+    page = write(tmp_path, list(many(6_000, metrics=4, samples=3)))
+    assert len(page.encode()) < 5e6
+    shown = page.count('<tr id="cell-')
+    assert 1_000 < shown < 6_000
+    assert f"{6_000 - shown:,} rows of the tables" in page
+    assert f"{6_000 - shown:,} more rows are in <code>results.csv</code>" in page
+    assert pd.read_parquet(tmp_path / "results.parquet")["cell_id"].nunique() == 6_000
+    lines = (tmp_path / "index.md").read_text(encoding="utf-8").count("\n")
+    assert lines < 600
 
 
 def test_samples_are_drawn_in_order_and_none_is_hidden():
-    assert line([1.0, 3.0, 2.0]) == ("M0 20l2-20 2 10", 4)
+    assert trace([1.0, 3.0, 2.0], []) == {"points": [0, TOP, 50]}
     spike = [1.0] * 5_000
     spike[2_345] = 9.0
-    path, width = line(spike)
-    assert width == 198
-    assert f" {-HEIGHT}".replace(" -", "-") in path
+    drawn = trace(spike, [2_500, 2_500])
+    assert (len(drawn["points"]), drawn["per"], drawn["breaks"]) == (200, 2, [50.0])
+    assert drawn["points"].count(TOP) == 1
+    assert drawn["points"].index(TOP) // 2 == 2_345 * 100 // 5_000
 
 
 def test_facts_tell_apart_what_differs():
@@ -217,87 +196,60 @@ def test_facts_tell_apart_what_differs():
     assert texts["versions", "torch"] == "2"
     assert [text.split(":")[0] for text in warnings(cells)] == [
         "1 of 2 cells ran with uncommitted changes",
-        "Cells come from 2 processors",
         "1 of 2 cells started on a machine with more runnable processes than cores",
+        "Cells come from 2 processors",
     ]
 
 
-@pytest.mark.parametrize("background", ["#fcfcfb", "#15171a"])
-def test_colours_stand_out_in_light_and_dark(background):
-    def luminance(colour):
-        channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-        linear = np.where(
-            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
-        )
-        return linear @ [0.2126, 0.7152, 0.0722]
-
-    for colour in COLOURS:
-        low, high = sorted((luminance(colour), luminance(background)))
-        assert (high + 0.05) / (low + 0.05) >= 3  # WCAG 1.4.11, graphical objects
+def test_failures_are_grouped_whatever_numbers_their_reasons_hold():
+    cells = [record("speed", "toys/a", setting={"n": n}, outcome="oom", reason=f"needs {n}.5 GiB")
+             for n in range(5)]  # fmt: skip
+    cells += [record("speed", f"toys/{n}", outcome="skipped", reason="no CUDA") for n in range(9)]
+    cells += [record("speed", "toys/b", outcome="failed", reason="ValueError: n must be > 0")]
+    found = [(one.outcome, one.reason, len(one.records)) for one in failures(cells)]
+    assert found == [("oom", "needs 0.5 GiB", 5), ("failed", "ValueError: n must be > 0", 1),
+                     ("skipped", "no CUDA", 9)]  # fmt: skip
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+def test_the_headline_names_the_best_with_its_ratio_or_its_wins():
+    def told(records):
+        return headline(build("speed", records, SPEED))
+
+    assert re.fullmatch(r"seconds: fast \S+ ms, 0\.333× the baseline", told(some_records()[:3]))
+    cells = [record("speed", f"toys/{name}", {"seconds": seconds(centre)}, {"n": n})
+             for n in range(3) for name, centre in (("a", 1.0), ("b", 0.5 + n / 3))]  # fmt: skip
+    assert told(cells) == "seconds: b in 2 of 3 settings, a in 1 of 3 settings"
 
 
-def browse(page, fragment, profile):
-    """The page's document after its script ran, and what the console said."""
-    quiet = ("background-networking", "component-update", "sync", "quic", "gpu", "extensions")
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--no-first-run", "--enable-logging=stderr",
-         *(f"--disable-{feature}" for feature in quiet), f"--user-data-dir={profile}",
-         "--window-size=500,800", "--dump-dom", f"{page.as_uri()}#{fragment}"],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    return done.stdout, [text for text in done.stderr.splitlines() if "CONSOLE" in text]
+@pytest.mark.parametrize(("share", "flagged"), [(0.009, False), (0.011, True), (None, False)])
+def test_a_harness_that_took_a_hundredth_of_a_core_is_flagged(share, flagged):
+    cell = record("speed", "toys/a", {"seconds": seconds(1)}, harness_cpu_share=share)
+    assert bool(flags(cell)) == flagged
+    assert bool(warnings([cell])) == flagged
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_address_sorts_filters_and_opens_without_console_messages(tmp_path):
-    records = some_records()
-    write(tmp_path / "report", records)
-    page = tmp_path / "report" / "index.html"
-    dom, console = browse(page, "sort=speed:seconds:down&filter=speed:toys", tmp_path / "profile")
-    assert console == []
-    assert "0 of 4 cells" in dom  # the family is not part of a row's text
-    dom, console = browse(page, "sort=speed:seconds:up&outcome=speed:ok", tmp_path / "profile")
-    assert console == []
-    table = dom[dom.index('id="table-speed"') :]
-    assert re.findall(r'class="more"[^>]*>(\w+)</button>', table) == [
-        "fast", "rival", "plain", "broken",
-    ]  # fmt: skip
-    assert re.search(r'data-key="seconds" aria-sort="ascending"', table)
-    assert "3 of 4 cells" in dom
-    broken = next(one for one in records if one.outcome == "failed")
-    dom, console = browse(page, f"cell-{broken.cell_id}", tmp_path / "profile")
-    assert console == []
-    assert re.search(rf'aria-controls="detail-{broken.cell_id}" aria-expanded="true"', dom)
-    assert dom[dom.index("<main") :].count('aria-expanded="true"') == 1
-
-
-CLICKS = """<script>
-const table = document.getElementById("table-speed");
-table.querySelector('[data-key="seconds"] button').click();
-table.querySelector('[data-key="seconds"] button').click();
-table.querySelector("button.more").click();
-document.getElementById("theme").click();
-table.style.width = "3000px";
-document.title = location.hash + " " + document.documentElement.scrollWidth + "/" + innerWidth;
-</script>"""
-
-
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_clicks_sort_expand_switch_the_theme_and_write_the_address(tmp_path):
-    page = tmp_path / "clicked.html"
-    page.write_text(write(tmp_path, some_records()) + CLICKS, encoding="utf-8")
-    dom, console = browse(page, "", tmp_path / "profile")
-    assert console == []
-    title = re.search(r"<title>#sort=speed%3Aseconds%3Adown (\d+)/(\d+)</title>", dom)
-    assert title is not None
-    assert int(title[1]) <= int(title[2])  # wide tables scroll in themselves, not with the page
-    assert 'data-theme="light"' in dom
-    names = re.findall(
-        r'class="more"[^>]*aria-expanded="(\w+)">(\w+)', dom[dom.index("table-speed") :]
+def test_an_impossible_time_is_flagged_and_floors_are_told(tmp_path):
+    floor = {"flops": 2e9, "bytes": 4e6, "seconds": 0.5, "mfu": 0.42, "bandwidth_share": 0.1}
+    good = record(
+        "speed", "toys/plain", {"seconds": seconds(1, floor=Floor(**floor, impossible=False))}
     )
-    assert names == [("true", "plain"), ("false", "rival"), ("false", "fast"), ("false", "broken")]
+    bad = record(
+        "speed", "toys/fast", {"seconds": seconds(1e-3, floor=Floor(**floor, impossible=True))}
+    )
+    page = write(tmp_path, [good, bad])
+    cells = data(page)["cells"]
+    text = "MFU 42.0%, bandwidth 10.0%; at least 500 ms for 2 GFLOP and 3.81 MiB"
+    assert cells[good.cell_id]["metrics"][0]["floor"] == text
+    assert cells[bad.cell_id]["metrics"][0]["floor"] == f"{text} (impossible)"
+    assert "faster than the 500 ms" in cells[bad.cell_id]["flags"][0]
+    assert "flags" not in cells[good.cell_id]
+    assert page.count("⚠<span") == 1
+    assert "1 of 2 cells report a time below" in page
+
+
+def test_conditions_are_summed_up_per_round():
+    cell = record("speed", "toys/a", {"score": score(1)}, relay="r1",
+                  conditions={"load1": [1.0, 3.0, 2.0], "mhz": []})  # fmt: skip
+    assert conditions(cell) == [
+        {"name": "load1", "three": ["1", "2", "3"], "trace": {"points": [0, TOP, 50]}}
+    ]

@@ -42,6 +42,12 @@ LONGER = {
 LATE_IMPORTS = {
     "harness/commands/doctor.py": {"torch"},  # the doctor must answer where torch does not load
     "harness/plan.py": {"torch"},  # seconds, paid only where a card asks for CUDA
+    "harness/pytest_plugin.py": {  # loaded by every test run: only those that gate may pay
+        "harness.errors",
+        "harness.gate.child",
+        "harness.gate.functions",
+        "harness.gate.saved",
+    },
     "harness/run.py": {"harness.report"},  # pandas and matplotlib: a second that `plan` saves
     "suites/data/hub.py": {"datasets"},  # optional
 }

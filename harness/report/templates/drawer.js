@@ -53,22 +53,22 @@ const drawer = (() => {
       make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, ...rows)));
 
-  const metricRow = (metric, wide) => make("tr", {},
-    make("th", { scope: "row" }, metric.name, " ", make("span", { className: "unit" }, metric.unit ?? "")),
-    make("td", {}, make("b", {}, metric.value), " ", metric.interval ?? ""),
-    make("td", {}, metric.ratio ?? ""),
-    ...(wide ? [
-      make("td", {}, metric.n ? String(metric.n) : ""),
-      ...[0, 1, 2, 3, 4].map((i) => make("td", {}, metric.five?.[i] ?? "")),
-      make("td", {}, metric.trace ? trace(metric.trace) : ""),
-    ] : []));
   const metrics = (list) => {
-    const wide = list.some((metric) => metric.n);
-    const heads = ["metric", "value", "of the baseline",
-      ...(wide ? ["n", "min", "25 %", "median", "75 %", "max", "in the order taken"] : [])];
+    const wide = list.some((metric) => metric.n), compared = list.some((metric) => metric.ratio);
+    const columns = [ // head, its text or element, whether it is there
+      ["value", (one) => make("span", {}, make("b", {}, one.value), ` ${one.interval ?? ""}`), true],
+      ["of the baseline", (one) => one.ratio ?? "", compared],
+      ["in the order taken", (one) => (one.trace ? trace(one.trace) : ""), wide],
+      ["n", (one) => String(one.n ?? ""), wide],
+      ...["min", "25 %", "median", "75 %", "max"].map((head, i) =>
+        [head, (one) => one.five?.[i] ?? "", wide]),
+    ].filter(([, , there]) => there);
+    const row = (one) => make("tr", {},
+      make("th", { scope: "row" }, one.name, " ", make("span", { className: "unit" }, one.unit ?? "")),
+      ...columns.map(([, of]) => make("td", {}, of(one))));
     const several = list.some((metric) => metric.trace?.breaks);
     return [
-      table("What was measured", heads, list.map((metric) => metricRow(metric, wide))),
+      table("What was measured", ["metric", ...columns.map(([head]) => head)], list.map(row)),
       several && make("p", { className: "note" }, "Dashed lines: another process took over."),
       ...list.filter((metric) => metric.floor).map((metric) =>
         make("p", { className: "note" }, make("b", {}, metric.name), ": ", metric.floor)),

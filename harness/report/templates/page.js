@@ -142,6 +142,10 @@
       if (width !== undefined) mark.style.width = `${width}%`;
       strip.append(mark);
     };
+    if (cell.dataset.band) {
+      const [from, to] = cell.dataset.band.split(" ").map((mark) => mark / 10);
+      put("band", from, to - from);
+    }
     if (baseline !== null) put("base", baseline);
     if (low !== null) put("bar", low, high - low);
     put("dot", value);
