@@ -211,8 +211,10 @@ def _create(path: Path, content: bytes) -> bool:
     whole.write_bytes(content)
     try:
         os.link(whole, path)
-    except (FileExistsError, FileNotFoundError):  # not found: another process tidied up
+    except FileNotFoundError:  # another process tidied up
         return False
+    except FileExistsError:  # by our own hand, if a network lost the answer and asked again
+        return whole.stat().st_nlink == 2
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
             raise

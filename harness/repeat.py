@@ -3,10 +3,13 @@
 A cell is repeated from its record: its own options and setting, not today's defaults.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from harness import catalogue
 from harness.cell import Cell, Options
@@ -29,6 +32,7 @@ class Terms:
     workers: int = 1  # that the run had: they decide how many cores a cell gets
     limits: Limits = field(default_factory=Limits)
     warm: bool = True  # whether cells are forked from a server that has imported them
+    anew: bool = False  # with an empty cache, so that shared artifacts are made again
     seed_shift: int = 0  # added to the seed of setting and options
 
     def __post_init__(self) -> None:
@@ -101,9 +105,13 @@ def repeat(
 
     Times or memory that seem changed are measured a second time before they count as that.
     """
-    first = _repeat(records, terms, listen)
-    doubted = [each.record for each in first if _doubted(each)]
-    second = {r.record.cell_id: r for r in _repeat(doubted, terms, listen)}
+    with ExitStack() as for_now:
+        if terms.anew:
+            cache = for_now.enter_context(TemporaryDirectory(prefix="llmatrix-"))
+            for_now.enter_context(patch.dict(os.environ, LLMATRIX_CACHE=cache))
+        first = _repeat(records, terms, listen)
+        doubted = [each.record for each in first if _doubted(each)]
+        second = {r.record.cell_id: r for r in _repeat(doubted, terms, listen)}
     return [
         _confirmed(each, second[each.record.cell_id]) if each.record.cell_id in second else each
         for each in first

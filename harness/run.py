@@ -114,7 +114,7 @@ def report(store: Store, reports: Path) -> list[Record]:
 
     A record is stale when the plan no longer holds its cell: its source has changed since.
     """
-    from harness.report import write_report  # pandas and matplotlib: a second that `plan` saves
+    from harness.report import Report, selfcheck_of  # pandas, matplotlib: a second `plan` saves
 
     document = store.read_plan()
     planned = {c.cell_id: place for place, c in enumerate(cells_from_json(document["cells"]))}
@@ -126,14 +126,15 @@ def report(store: Store, reports: Path) -> list[Record]:
     names = dict.fromkeys(record.suite for record in records)
     techniques = dict.fromkeys(record.technique for record in records)
     try:
-        write_report(
-            records,
-            {name: catalogue.suite(name) for name in names if name in catalogue.suites()},
-            {name: catalogue.card(name) for name in techniques if catalogue.known(name)},
-            reports / store.run,
+        Report(
+            records=records,
+            suites={name: catalogue.suite(name) for name in names if name in catalogue.suites()},
+            cards={name: catalogue.card(name) for name in techniques if catalogue.known(name)},
             title=document["title"],
             run=store.run,
-        )
+            missing=len(planned.keys() - {record.cell_id for record in records}),
+            selfcheck=selfcheck_of(store.folder, records),
+        ).write(reports / store.run)
     except OSError as error:
         raise UsageError(
             f"cannot write the report to {reports / store.run}: {error.strerror}; the records are "

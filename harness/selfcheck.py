@@ -37,7 +37,7 @@ _NOISE = 0.99  # quantile of the A/A changes that the margin must cover
 class Protocol:
     """How much a trial measures."""
 
-    rounds: int = 6  # of each generation
+    rounds: int = 20  # of each generation
     looks: Looks = field(default_factory=Looks)
     rule: Rule = field(default_factory=Rule)
     parts: int = yardstick.PARTS
@@ -153,12 +153,22 @@ def summary(trials: Sequence[Trial], protocol: Protocol) -> Selfcheck:
         found=found,
         rounds={str(s): float(np.mean([t.rounds[s] for t in trials])) for s in SLOWDOWNS},
         rounds_at_most=protocol.rounds * protocol.looks.generations,
-        smallest_found=next((float(s) for s, share in found.items() if share >= _FOUND), None),
+        smallest_found=_smallest(found),
         noise=math.expm1(float(np.quantile(changes, _NOISE))),
         moment=now(),
         load=load(),
         machine_class=machine_class(),
     )
+
+
+def _smallest(found: Mapping[str, float]) -> float | None:
+    """The slowdown from which on all are found."""
+    smallest = None
+    for slowdown in sorted(found, key=float, reverse=True):
+        if found[slowdown] < _FOUND:
+            break
+        smallest = float(slowdown)
+    return smallest
 
 
 def keep(check: Selfcheck) -> Path:

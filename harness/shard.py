@@ -129,12 +129,22 @@ class _Worker:
         self.events.put(None)
 
     def take(self, cells: Sequence[Cell], *, wait_s: float) -> None:
+        """Claim and measure what is missing of cells that belong together.
+
+        Who has the first is at work on the others too, so that no two split a relay between them.
+        """
         store = self.shard.store
+        missing = [cell for cell in cells if not store.has(cell.cell_id)]
         with ExitStack() as claims:
-            mine = [c for c in cells if claims.enter_context(store.claim(c, wait_s=wait_s))]
-            for cell in cells:
-                if cell not in mine and not store.has(cell.cell_id):
-                    self.turn.later([cell])
+            mine: list[Cell] = []
+            for cell in missing:
+                wait_s = 0 if mine else wait_s
+                if claims.enter_context(store.claim(cell, wait_s=wait_s)):
+                    mine.append(cell)
+                elif not mine:
+                    break
+            if left := [c for c in missing if c not in mine and not store.has(c.cell_id)]:
+                self.turn.later(left)
             while mine:
                 mine = self.measure(mine)
 

@@ -24,7 +24,7 @@ ConfigStore.instance().store(
     provider="llmatrix",
 )
 
-_ENDED = "the launcher's jobs ended before {missing} cells; go on with: llmatrix run run={run}"
+_ENDED = "the launcher's jobs ended, cells missing: {missing}; go on with: llmatrix run run={run}"
 
 
 class MatrixSweeper(Sweeper):

@@ -84,14 +84,13 @@ def _encoded(result: dict[str, Any]) -> bytes:
 def _measure(cell: dict[str, Any], rank: int) -> dict[str, Any]:
     _seed(int(cell["setting"].get("seed", 0)))
     turns = Turns(**cell["turns"], rank=rank, world=cell["world"])
-    timer = device.timer_for(cell["device"])
-    conditions = Conditions(device.gpu() if cell["device"] == "cuda" else None)
+    clock = _clock(cell["device"], turns)
     instruments = Instruments(
         artifacts=Artifacts(default_folder()),
         technique=cell["technique"],
         rank=rank,
         world=cell["world"],
-        timing=Clock(turns=turns, timer=timer, conditions=conditions),
+        timing=clock,
     )
     work = _yardstick if cell["suite"] == yardstick.NAME else _technique
     seconds, metrics = work(cell, instruments)
@@ -99,11 +98,19 @@ def _measure(cell: dict[str, Any], rank: int) -> dict[str, Any]:
         "outcome": "ok",
         "reason": "",
         "metrics": metrics,
-        "notes": {**instruments.notes, **device.notes(timer)},
+        "notes": {**instruments.notes, **device.notes(clock.timer)},
         "needs": {name: asdict(needs) for name, needs in instruments.needed.items()},
-        "conditions": instruments.timing.conditions.values,
+        "conditions": clock.conditions.values,
         "measured_s": seconds - turns.waited_s,
     }
+
+
+def _clock(name: str, turns: Turns) -> Clock:
+    """By device events on a GPU; a cell that asks for one that is not there will say so itself."""
+    if name == "cuda" and importlib.import_module("torch").cuda.is_available():
+        conditions = Conditions(device.gpu())
+        return Clock(turns=turns, timer=device.timer_for(name), conditions=conditions)
+    return Clock(turns=turns)
 
 
 def _technique(cell: dict[str, Any], instruments: Instruments) -> tuple[float, dict[str, Any]]:

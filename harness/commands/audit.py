@@ -21,7 +21,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -117,11 +116,7 @@ def _cold(records: Sequence[Record], terms: Terms, listen: Listen) -> list[Repea
 
 def _order(records: Sequence[Record], terms: Terms, listen: Listen) -> list[Repeat]:
     """Cells meet only in the artifacts they share, so those are made anew."""
-    with (
-        TemporaryDirectory(prefix="llmatrix-") as cache,
-        patch.dict(os.environ, LLMATRIX_CACHE=cache),
-    ):
-        return repeat(records[::-1], terms, listen)
+    return repeat(records[::-1], replace(terms, anew=True), listen)
 
 
 def _seed(records: Sequence[Record], terms: Terms, listen: Listen) -> list[Repeat]:

@@ -2,6 +2,7 @@
 
   llmatrix rerun quick/0310d7715532fe60                 a run and a cell id, or the id's beginning
   llmatrix rerun results/quick/cells/0310d7715532fe60.json
+  llmatrix rerun quick/0310 --anew                      trained models and the like made again too
 
 The cell gets the record's own options and setting. Counts, qualities and errors must be equal, up
 to the rounding of doubles. Times and memory may not have changed by more than the margin; what
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("record", help="path of a record file, or RUN/CELL_ID")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs are kept")
     add_bounds(parser)
+    parser.add_argument("--anew", action="store_true", help="with an empty cache of artifacts")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
 
 
@@ -47,7 +49,7 @@ def add_bounds(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Repeat the cell; nothing is written to its run."""
-    terms = Terms(margin=options.margin, tolerance=options.tolerance)
+    terms = Terms(margin=options.margin, tolerance=options.tolerance, anew=options.anew)
     record, store = find_record(options.results, options.record)
     if record.outcome == "skipped":
         raise UsageError(

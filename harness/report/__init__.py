@@ -2,5 +2,6 @@
 
 from harness.report.frame import frame, sample_frame
 from harness.report.page import Report, write_report
+from harness.report.trust import selfcheck_of
 
-__all__ = ["Report", "frame", "sample_frame", "write_report"]
+__all__ = ["Report", "frame", "sample_frame", "selfcheck_of", "write_report"]

@@ -78,6 +78,7 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
                    for verdict in VERDICTS},
         "overall": ratio_interval(comparison.overall) if comparison.overall else "",
         "broken": list(zip(short_labels(broken), broken, strict=True)),
+        "mended": [record for _, record in comparison.mended],
         "why": any(row.change.reason for row in rows),
         "hidden": len(comparison.rows) - len(rows), "sides": _sides(comparison),
         "left_out": [], "data": "",

@@ -14,7 +14,7 @@ from harness.card import Card
 from harness.record import Floor, Record
 from harness.report.doubts import flags
 from harness.report.overview import flat_facts
-from harness.report.quantities import Scale, quantity, ratio_interval, scale
+from harness.report.quantities import Scale, percent, quantity, ratio_interval, scale
 from harness.report.tables import Entry, Row, Table, canonical
 from harness.statistics import Estimate
 
@@ -87,7 +87,7 @@ def metric(name: str, entry: Entry, shown: Scale) -> dict[str, Any]:
         "floor": "" if q.floor is None else floor_text(q.floor),
     }
     if q.samples:
-        five = np.quantile(q.samples, (0, 0.25, 0.5, 0.75, 1)).tolist()
+        five = _quantiles(q.samples, (0, 0.25, 0.5, 0.75, 1))
         row["five"] = [shown.text(Estimate(x, estimate.low, estimate.high)) for x in five]
         row["n"] = len(q.samples)
         row["trace"] = trace(q.samples, q.generations)
@@ -100,7 +100,7 @@ def conditions(record: Record) -> list[dict[str, Any]]:
     for name, values in record.conditions.items():
         if values:
             shown = scale("1", values)
-            three = np.quantile(values, (0, 0.5, 1)).tolist()
+            three = _quantiles(values, (0, 0.5, 1))
             texts = [shown.text(Estimate(x, None, None)) for x in three]
             rows.append({"name": name, "three": texts, "trace": trace(values, [])})
     return rows
@@ -110,7 +110,7 @@ def floor_text(floor: Floor) -> str:
     """How near the work came to what the machine can do."""
     mark = " (impossible)" if floor.impossible else ""
     return (
-        f"MFU {floor.mfu:.1%}, bandwidth {floor.bandwidth_share:.1%}; "
+        f"MFU {percent(floor.mfu)}, bandwidth {percent(floor.bandwidth_share)}; "
         f"at least {quantity('s', floor.seconds)} for {quantity('FLOP', floor.flops)} "
         f"and {quantity('B', floor.bytes)}{mark}"
     )
@@ -146,6 +146,14 @@ def pairs(mapping: Mapping[str, Any]) -> Pairs:
     ]
 
 
+def _quantiles(values: Sequence[float], shares: Sequence[float]) -> list[float]:
+    """As numpy's, which takes ten times as long for few values, and a page has thousands."""
+    last = len(values) - 1
+    places = [share * last for share in shares]
+    found: list[float] = np.interp(places, np.arange(last + 1), np.sort(values)).tolist()
+    return found
+
+
 def _short(value: Any) -> Any:
     """Floats of six digits, at any depth: the record has them all."""
     if isinstance(value, float):
@@ -160,7 +168,7 @@ def _known(unit: str, value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
+    return "" if value is None else percent(value, 2)
 
 
 def _loads(record: Record) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from harness.record import Record
-from harness.report.quantities import quantity
+from harness.report.quantities import percent, quantity
 from harness.report.tables import axis_text
 
 MOST_HARNESS_SHARE = 0.01  # of a core; above it the harness may have disturbed what it timed
@@ -25,9 +25,10 @@ def flags(record: Record) -> list[str]:
         if q.floor is not None and q.floor.impossible
     ]
     if _was_disturbed(record):
+        share, most = percent(record.harness_cpu_share or 0), percent(MOST_HARNESS_SHARE, 0)
         found.append(
-            f"The harness itself used {record.harness_cpu_share:.1%} of a core while this was "
-            f"timed (more than {MOST_HARNESS_SHARE:.0%}): it may have disturbed it."
+            f"The harness itself used {share} of a core while this was timed (more than {most}): "
+            "it may have disturbed it."
         )
     return found
 
@@ -39,8 +40,8 @@ def warnings(records: Sequence[Record]) -> list[str]:
         "ran with uncommitted changes: the commit alone does not reproduce them.": _was_dirty,
         "started on a machine with more runnable processes than cores: trust ratios more than "
         "single times.": _was_busy,
-        f"were timed while the harness itself used over {MOST_HARNESS_SHARE:.0%} of a core: "
-        "see ⚠.": _was_disturbed,
+        "were timed while the harness itself used over "
+        f"{percent(MOST_HARNESS_SHARE, 0)} of a core: see ⚠.": _was_disturbed,
     }
     found = [
         f"{count:,} of {len(records):,} cells {what}"

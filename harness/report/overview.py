@@ -107,20 +107,6 @@ def flat_facts(record: Record) -> Iterator[tuple[str, str, str]]:
         yield group, name.removesuffix("_bytes").replace("_", " "), _text(name, value)
 
 
-def gate_text(selfcheck: Mapping[str, Any]) -> str:
-    """What the gate itself does on this machine, from its self-check."""
-    trials, alarms = int(selfcheck["trials"]), int(selfcheck["false_alarms"])
-    found = ", ".join(
-        f"{share:.0%} of +{float(slowdown):.0%}" for slowdown, share in selfcheck["found"].items()
-    )
-    text = f"{alarms} false {'alarm' if alarms == 1 else 'alarms'} in {trials:,} trials of equal "
-    text += f"code ({alarms / max(trials, 1):.1%})"
-    text += f"; slowdowns found: {found}" if found else ""
-    if (smallest := selfcheck.get("smallest_found")) is not None:
-        text += f"; smallest found reliably: {float(smallest):.1%}"
-    return text + "."
-
-
 def _winners(table: Table, metric: Metric, best: Sequence[Row]) -> str:
     """The one best cell with its value, or who won how many of the settings."""
     groups = {row.group for row in best}

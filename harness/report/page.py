@@ -19,6 +19,8 @@ from harness.report.render import template
 from harness.report.strips import strips
 from harness.report.svg import Plot
 from harness.report.tables import Table, build
+from harness.report.trust import told
+from harness.selfcheck import Selfcheck
 
 MOST_BYTES = 4_900_000  # of the page
 _SECTION_BYTES = 3_200_000  # of it for the suites' tables and figures
@@ -83,8 +85,8 @@ class Report:
     cards: Mapping[str, Card]
     title: str
     run: str
-    planned: int | None = None  # cells of the plan, recorded or not
-    selfcheck: Mapping[str, Any] | None = None  # of the gate on this machine
+    missing: int = 0  # cells of the plan without a record
+    selfcheck: Selfcheck | None = None  # of the gate on the run's machine
 
     def write(self, out: Path) -> None:
         """Write the report into the folder `out`, which is made if missing.
@@ -116,9 +118,7 @@ class Report:
             "outcomes": overview.outcomes(records), "facts": overview.facts(records),
             "failures": overview.failures(records), "warnings": warnings(records),
             "wall_s": sum(record.wall_s for record in records),
-            "missing": max(0, (self.planned or 0) - len(records)),
-            "gate": overview.gate_text(self.selfcheck) if self.selfcheck else "",
-            "gate_facts": self.selfcheck or {},
+            "missing": self.missing, "trust": told(self.selfcheck) if self.selfcheck else "",
         }  # fmt: skip
 
     def _page(self, sections: Sequence[Section]) -> str:

@@ -86,6 +86,11 @@ def ratio_interval(estimate: Estimate) -> str:
     return f"{ratios.text(estimate)}× {ratios.interval(estimate)}".rstrip()
 
 
+def percent(share: float, decimals: int = 1) -> str:
+    """A share, as `12.5 %`."""
+    return f"{share:.{decimals}%}".replace("%", " %")
+
+
 def _prefix(steps: Sequence[tuple[float, str]], middle: float) -> tuple[float, str]:
     fitting = [step for step in steps if step[0] <= middle]
     return fitting[-1] if fitting else steps[0]

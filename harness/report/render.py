@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select
 
 from harness.report.doubts import flags
 from harness.report.markdown import escape_markdown, markdown
-from harness.report.quantities import quantity, ratio_text
+from harness.report.quantities import percent, quantity, ratio_text
 from harness.report.tables import axis_text
 
 _MINUTES, _HOURS = 120, 7_200  # seconds from which a duration is told in them
@@ -32,6 +32,7 @@ def _environment() -> Environment:
         "axis": axis_text,
         "md": escape_markdown,
         "ratio": ratio_text,
+        "percent": percent,
         "count": "{:,}".format,
         "duration": _duration,
     }

@@ -164,10 +164,12 @@ def _short_names(techniques: Collection[str]) -> dict[str, str]:
 
 
 def _varying_options(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The fields with several values, but for those that an axis gave: it has a column."""
     seen: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
         for key, value in record.options.items():
-            seen[record.technique][key].add(canonical(value))
+            if key not in record.setting or record.setting[key] != value:
+                seen[record.technique][key].add(canonical(value))
     return defaultdict(
         list, {t: [k for k, v in keys.items() if len(v) > 1] for t, keys in seen.items()}
     )

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from contextlib import contextmanager
+from time import monotonic, sleep
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 _QUIET = ("background-networking", "component-update", "sync", "quic", "gpu", "extensions")
@@ -45,6 +46,13 @@ class Page:
                             awaitPromise=True, userGesture=True)  # fmt: skip
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def becomes(self, expression, value, seconds=5):
+        """Whether the expression has the value within so many seconds."""
+        end = monotonic() + seconds
+        while (found := self.ask(expression)) != value and monotonic() < end:
+            sleep(0.02)
+        return found == value
 
     def press(self, key):
         """Press and release a key, as the keyboard does."""

@@ -121,7 +121,7 @@ def test_launcher_whose_jobs_all_die_says_how_to_go_on(trial: Trial) -> None:
     for shard in shards_of(launcher):
         shard.kill()
     output = told(launcher, code=1)
-    assert "the launcher's jobs ended before 4 cells; go on with: llmatrix run run=a" in output
+    assert "the launcher's jobs ended, cells missing: 4; go on with: llmatrix run run=a" in output
     assert "4 ok" in told(trial.start("run", "run=a", "workers=4"))
 
 
@@ -151,6 +151,23 @@ def test_several_launchers_on_one_run_and_kills_leave_what_one_would(trial: Tria
 def test_machine_files_compose(machine: str) -> None:
     asked = compose(["suite=parity", "technique=tokenizers/bpe", f"machine={machine}"])
     assert asked.request.device == ("cpu" if machine == "cpu" else "cuda")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "machine=slurm_array hydra.launcher.partition=gpu",
+        "machine=slurm_array shards=64 hydra.launcher.array_parallelism=64",
+        "machine=slurm_array device=cpu hydra.launcher.gres=null",
+        "machine=slurm_multinode hydra.launcher.nodes=64",
+        "hydra/launcher=joblib shards=4",
+        "hydra/launcher=submitit_local shards=2",
+    ],
+)
+def test_what_the_manual_says_composes(words: str) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    asked = compose(["experiment=quick", "run=x", *words.split()])
+    assert asked.execution.run == "x"
 
 
 def test_every_machine_file_is_tested() -> None:

@@ -21,6 +21,7 @@ from harness.elastic import Allocation, chosen, command, stands_by
 from harness.generations import Course, measure_together
 from harness.isolate import Ending, Limits, Place
 from harness.server import ForkServer
+from tests.conftest import Trial
 
 PLUGINS = os.pathsep.join(
     str(Path(__file__).parents[1] / "fixtures" / name) for name in ("plugin", "odd")
@@ -311,6 +312,16 @@ def test_command_of_a_job_of_two_nodes(tmp_path: Path) -> None:
         assert f"--rdzv-conf=is_host={hosts}" in agent
         assert {"--nnodes=2", "--nproc-per-node=8", "--max-restarts=0"} <= set(agent)
         assert agent[-5:] == ["-m", "harness.elastic_agent", "rank", str(tmp_path), "5"]
+
+
+def test_elastic_ranks_run_from_the_command_line(trial: Trial) -> None:
+    words = ("suite=trial", "technique=trial/behave", "action=sum_over_ranks", "world=2", "run=a")
+    process = trial.start("run", *words, "ranks=elastic")
+    output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 0, output
+    (record,) = trial.records()
+    assert record.metrics["returned"].value == 3.0
+    assert trial.store().read_plan()["ranks"] == "elastic"
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,20 @@ def test_where_there_are_no_hard_links_one_still_wins(
     assert [path.name for path in tmp_path.iterdir()] == ["a.1"]
 
 
+def test_link_whose_answer_was_lost_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def lost(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)  # a network file system asked twice: it is there
+
+    monkeypatch.setattr(lease_module.os, "link", lost)
+    assert Leases(tmp_path).take("a").held
+    assert Leases(tmp_path).take("a") is None
+
+
 def test_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Leases(tmp_path / "none").take("a")

@@ -65,7 +65,7 @@ def test_every_outcome_satisfies_the_published_schema(outcome):
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
         ({"cell_id": "short"}, "cell_id"),
         ({"outcome": "fine"}, "outcome"),
         ({"wall_s": "long"}, "wall_s"),

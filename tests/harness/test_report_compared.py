@@ -56,12 +56,19 @@ def test_an_interval_is_drawn_against_the_margin(tmp_path):
 def test_what_could_not_be_compared_is_listed(tmp_path):
     before, after = both((1.0, 1.0), (1.0, 1.0), (1.0, 1.0))
     after[0] = replace(after[0], outcome="oom", reason="needs 3 GiB", metrics={})
-    extra = record("speed", "toys/new", {"seconds": seconds(1.0)}, run="s")
+    extra = replace(record("speed", "toys/new", {"seconds": seconds(1.0)}), run="s")
     _, page = page_of(tmp_path, before[:2], [*after, extra])
     assert "✗ 1</b> broken" in page
     assert "needs 3 GiB" in page
     assert "Only in s (2)" in page
     assert extra.command in page
+
+
+def test_a_cell_that_was_mended_is_listed(tmp_path):
+    before, after = both((1.0, 1.0), (1.0, 1.0))
+    before[0] = replace(before[0], outcome="failed", reason="no", metrics={})
+    _, page = page_of(tmp_path, before, after)
+    assert "Mended: measured in s alone (1)" in page
 
 
 def test_nothing_in_common_is_said(tmp_path):

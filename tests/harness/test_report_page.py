@@ -2,18 +2,21 @@
 
 import json
 import re
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
 from harness.record import Floor
-from harness.report import Report, write_report
+from harness.report import Report, selfcheck_of, write_report
 from harness.report.details import TOP, conditions, trace
 from harness.report.doubts import flags, warnings
-from harness.report.overview import facts, failures, gate_text, headline
+from harness.report.overview import facts, failures, headline
 from harness.report.payload import as_json
 from harness.report.tables import build
+from harness.report.trust import told
+from harness.selfcheck import FILE, Selfcheck, keep
 from tests.harness.reporting import (
     CARD,
     HOSTILE,
@@ -121,22 +124,41 @@ def test_a_run_of_failures_alone_is_a_page(tmp_path):
 
 
 def test_cells_that_are_planned_and_not_recorded_are_counted(tmp_path):
-    assert "<b>3</b> not recorded yet" in write(tmp_path, some_records(), planned=10)
-    assert "not recorded yet" not in write(tmp_path, some_records(), planned=7)
+    assert "<b>3</b> not recorded yet" in write(tmp_path, some_records(), missing=3)
+    assert "3 not recorded yet" in (tmp_path / "index.md").read_text(encoding="utf-8")
+    assert "not recorded yet" not in write(tmp_path, some_records())
+
+
+CHECK = Selfcheck(
+    trials=300, false_alarms=1, found={"0.02": 0.6, "0.05": 0.99}, rounds={}, rounds_at_most=200,
+    smallest_found=0.05, noise=0.004, moment="2026-01-02T03:04:05Z", load=[1.5, 1, 1],
+    machine_class="two cores",
+)  # fmt: skip
 
 
 def test_a_self_check_is_told_in_words(tmp_path):
-    check = {"trials": 300, "false_alarms": 1, "found": {"0.02": 0.6, "0.05": 0.99},
-             "smallest_found": 0.04, "moment": "2026-01-02", "load": 1.5}  # fmt: skip
     words = (
-        "1 false alarm in 300 trials of equal code (0.3%); slowdowns found: 60% of +2%, "
-        "99% of +5%; smallest found reliably: 4.0%."
+        "Self-check of 2026-01-02 at load 1.5 on two cores: 1 false alarm in 300 trials of equal "
+        "work (0.3 %), 99 % of the differences below 0.4 %; slowdowns found: 60 % of +2 %, "
+        "99 % of +5 %, reliably from +5 %."
     )
-    assert gate_text(check) == words
-    page = write(tmp_path, some_records(), selfcheck=check)
-    assert words in page
-    assert "2026-01-02, load 1.5" in page
+    assert words in write(tmp_path, some_records(), selfcheck=CHECK)
     assert words in (tmp_path / "index.md").read_text(encoding="utf-8")
+    assert "none of them reliably" in told(replace(CHECK, smallest_found=None))
+
+
+def test_a_self_check_is_of_the_run_or_else_of_its_class_of_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMATRIX_CACHE", str(tmp_path / "cache"))
+    here = record("speed", "toys/a", environment={"machine_class": "two cores"})
+    there = record("speed", "toys/b", environment={"machine_class": "one core"})
+    assert selfcheck_of(tmp_path, [here]) is None
+    keep(CHECK)
+    assert selfcheck_of(tmp_path, [here]) == CHECK
+    assert selfcheck_of(tmp_path, [there]) is None
+    assert selfcheck_of(tmp_path, [here, there]) is None
+    own = replace(CHECK, trials=7)
+    (tmp_path / FILE).write_text(json.dumps(asdict(own)), encoding="utf-8")
+    assert selfcheck_of(tmp_path, [there]) == own
 
 
 def many(cells, metrics=1, samples=100):
@@ -164,13 +186,13 @@ def test_sample_lines_go_first_where_the_page_would_be_too_large(tmp_path):
 
 
 def test_rows_that_do_not_fit_are_counted_and_in_the_table_beside(tmp_path):
-    page = write(tmp_path, list(many(6_000, metrics=4, samples=3)))
+    page = write(tmp_path, list(many(5_000, metrics=4, samples=3)))
     assert len(page.encode()) < 5e6
     shown = page.count('<tr id="cell-')
-    assert 1_000 < shown < 6_000
-    assert f"{6_000 - shown:,} rows of the tables" in page
-    assert f"{6_000 - shown:,} more rows are in <code>results.csv</code>" in page
-    assert pd.read_parquet(tmp_path / "results.parquet")["cell_id"].nunique() == 6_000
+    assert 1_000 < shown < 5_000
+    assert f"{5_000 - shown:,} rows of the tables" in page
+    assert f"{5_000 - shown:,} more rows are in <code>results.csv</code>" in page
+    assert pd.read_parquet(tmp_path / "results.parquet")["cell_id"].nunique() == 5_000
     lines = (tmp_path / "index.md").read_text(encoding="utf-8").count("\n")
     assert lines < 600
 
@@ -238,12 +260,13 @@ def test_an_impossible_time_is_flagged_and_floors_are_told(tmp_path):
     )
     page = write(tmp_path, [good, bad])
     cells = data(page)["cells"]
-    text = "MFU 42.0%, bandwidth 10.0%; at least 500 ms for 2 GFLOP and 3.81 MiB"
+    text = "MFU 42.0 %, bandwidth 10.0 %; at least 500 ms for 2 GFLOP and 3.81 MiB"
     assert cells[good.cell_id]["metrics"][0]["floor"] == text
     assert cells[bad.cell_id]["metrics"][0]["floor"] == f"{text} (impossible)"
     assert "faster than the 500 ms" in cells[bad.cell_id]["flags"][0]
     assert "flags" not in cells[good.cell_id]
     assert page.count("⚠<span") == 1
+    assert page.count("<small>MFU 42.0 %</small>") == 2
     assert "1 of 2 cells report a time below" in page
 
 

@@ -1,13 +1,15 @@
 """Frames and tables: every cell is there, the best is marked, ratios refer to the baseline."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from harness.card import Metric, Suite
 from harness.cell import digest
-from harness.record import Quantity, Record
+from harness.record import Floor, Quantity, Record
 from harness.report import frame, sample_frame
-from harness.report.markdown import markdown
+from harness.report.markdown import MOST_LINES, markdown
 from harness.report.quantities import quantity, ratio_text, scale
 from harness.report.tables import build
 from harness.statistics import Estimate, summarise
@@ -152,6 +154,46 @@ def test_advantage_needs_the_interval_on_one_side_of_the_baseline(better, centre
     assert other.ratio.low <= centre <= other.ratio.high
 
 
+def test_cells_of_one_relay_are_compared_round_by_round():
+    noise = [1.0, 5.0, 1.1, 3.0, 1.2, 4.0, 1.3, 2.0] * 3  # of the machine, hence of both
+    base, other = sampled(noise), sampled([1.2 * x for x in noise])
+
+    def width(*relays):
+        cells = [record("toys/plain", {"seconds": base}, relay=relays[0]),
+                 record("toys/slow", {"seconds": other}, relay=relays[1])]  # fmt: skip
+        ratio = entries(build("speed", cells, SUITE), "seconds")["slow"].ratio
+        assert ratio.value == pytest.approx(1.2)
+        return ratio.high / ratio.low
+
+    assert width("r1", "r1") < 1.01
+    assert width("r1", "r2") > 1.5
+    assert width("", "") > 1.5
+
+
+def test_frames_have_floors_relays_and_generations():
+    floor = Floor(flops=1.0, bytes=1.0, seconds=0.1, mfu=0.4, bandwidth_share=0.2, impossible=False)
+    seconds = replace(sampled([3.0, 1.0, 2.0]), floor=floor, generations=[1, 2])
+    metrics = {"seconds": seconds, "score": number(1.0)}
+    cells = [record("toys/plain", metrics, relay="r1", harness_cpu_share=0.001)]
+    table = frame(cells)
+    assert table["floor_mfu"].isna().tolist() == [False, True]
+    assert table.loc[0, ["floor_mfu", "bandwidth_share", "harness_cpu_share"]].tolist() == [
+        0.4, 0.2, 0.001,
+    ]  # fmt: skip
+    assert table["relay"].tolist() == ["r1", "r1"]
+    assert sample_frame(cells)["generation"].tolist() == [0, 1, 1]
+    assert sample_frame([record("toys/plain", {"seconds": sampled([1.0, 2.0])})])[
+        "generation"
+    ].tolist() == [0, 0]
+
+
+def test_markdown_is_cut_where_a_forge_would_not_render_it():
+    cells = [record("toys/plain", {"score": number(1.0)}, setting={"n": n}) for n in range(450)]
+    lines = markdown(build("speed", cells, SUITE)).splitlines()
+    assert len(lines) == 2 + MOST_LINES + 2
+    assert lines[-1] == "… and 50 more rows in `results.csv`."
+
+
 def test_quantities_that_are_not_positive_have_no_ratio():
     for base, other in ((0.0, 1.0), (-1.0, 1.0), (1.0, -1.0)):
         cells = [record("toys/plain", {"x": number(base)}),
@@ -172,6 +214,14 @@ def test_only_varying_axes_and_options_are_columns():
         (9, 4), (9, 8), (10, 4), (10, 8),
     ]  # fmt: skip
     assert all("alpha" not in row.options for row in table.rows)
+
+
+def test_an_option_that_an_axis_gave_is_not_told_twice():
+    cells = [record("toys/a", setting={"seed": n}, options={"seed": n, "rank": n}) for n in (0, 1)]
+    rows = build("speed", cells, SUITE).rows
+    assert [(row.axes, row.options) for row in rows] == [
+        ({"seed": 0}, {"rank": 0}), ({"seed": 1}, {"rank": 1}),
+    ]  # fmt: skip
 
 
 def test_names_are_as_short_as_they_can_be():

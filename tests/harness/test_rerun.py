@@ -1,6 +1,7 @@
 """A recorded cell measured again in a real process: held to its record, never changing its run."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,21 @@ def test_a_time_that_seems_changed_is_measured_twice(recorded, trial, capsys):
     assert "sampled improved" in told
     assert "(measured twice)" in told
     assert len(trial.marks()) == 3
+
+
+def test_artifacts_are_made_again_on_request(recorded, trial, monkeypatch, capsys):
+    one, caches = recorded(), []
+    whole = Shard.run
+
+    def spy(shard: Shard, listen: Any) -> None:
+        caches.append(os.environ["LLMATRIX_CACHE"])
+        whole(shard, listen)
+
+    monkeypatch.setattr(Shard, "run", spy)
+    assert rerun(capsys, f"a/{one.cell_id}")[0] == 0
+    assert rerun(capsys, f"a/{one.cell_id}", "--anew")[0] == 0
+    assert caches[0] == trial.environment["LLMATRIX_CACHE"] != caches[1]
+    assert not Path(caches[1]).exists()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ const copyButton = (text, block) => {
 const drawer = (() => {
   const data = JSON.parse(document.getElementById("data").textContent || "{}");
   const dialog = document.getElementById("drawer");
-  const TOP = 99, STEP = 3, HEIGHT = 34;
+  const TOP = 99, HEIGHT = 34, LEAST_STEP = 3, LEAST_WIDTH = 90;
 
   const drawn = (tag, attributes) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -34,15 +34,16 @@ const drawer = (() => {
     return made;
   };
   const trace = ({ points, per = 1, breaks = [] }) => {
-    const width = STEP * Math.max(1, points.length / per - 1);
+    const steps = Math.max(1, points.length / per - 1);
+    const wide = Math.max(LEAST_STEP, LEAST_WIDTH / steps), width = wide * steps;
     const svg = drawn("svg", { class: "trace", viewBox: `-1 -1 ${width + 2} ${HEIGHT + 2}`,
       width: width + 2, height: HEIGHT + 2, "aria-hidden": "true" });
     for (const step of breaks) {
-      const x = STEP * (step - 0.5);
+      const x = wide * (step - 0.5);
       svg.append(drawn("path", { class: "break", d: `M${x} 0v${HEIGHT}` }));
     }
     const at = (height, i) =>
-      `${STEP * Math.floor(i / per)} ${(HEIGHT * (1 - height / TOP)).toFixed(1)}`;
+      `${wide * Math.floor(i / per)} ${(HEIGHT * (1 - height / TOP)).toFixed(1)}`;
     svg.append(drawn("path", { d: `M${points.map(at).join("L")}` }));
     return svg;
   };

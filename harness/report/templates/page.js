@@ -100,9 +100,10 @@
         Object.assign(stateOf(name), { sort: key, down: way === "down" });
     for (const [name, ...rest] of parts.getAll("filter").map(known).filter(Boolean))
       stateOf(name).text = rest.join(":");
-    for (const [name, key, ...rest] of parts.getAll("where").map(known).filter(Boolean))
+    const column = ([name, key]) => key === "outcome" || columnOf(tableOf(name), key) >= 0;
+    for (const [name, key, ...rest] of parts.getAll("where").map(known).filter(Boolean).filter(column))
       stateOf(name).where.set(key, rest.join(":"));
-    for (const [name, key] of parts.getAll("hide").map(known).filter(Boolean))
+    for (const [name, key] of parts.getAll("hide").map(known).filter(Boolean).filter(column))
       stateOf(name).hide.add(key);
     for (const [name, state] of states) {
       const fields = formOf(name).elements;
