@@ -96,7 +96,7 @@ def wait_for_others(execution: Execution) -> int:
 def conclude(execution: Execution) -> int:
     """Write the report and say how the run went; 1 if a cell did not end well, else 0."""
     store = open_run(execution.results, execution.run)
-    records = report(store, execution.reports)
+    records = report(store, execution.reports, keep=True)
     counts = Counter(record.outcome for record in records)
     for record in records:
         if record.outcome in FAILURES:
@@ -109,10 +109,11 @@ def conclude(execution: Execution) -> int:
     return int(failed)
 
 
-def report(store: Store, reports: Path) -> list[Record]:
+def report(store: Store, reports: Path, *, keep: bool = False) -> list[Record]:
     """Write the report of a run's records; they are returned, stale ones left out.
 
-    A record is stale when the plan no longer holds its cell: its source has changed since.
+    A record is stale when the plan no longer holds its cell: its source has changed since. With
+    `keep`, the self-check of this machine is put beside the records.
     """
     from harness.report import Report, selfcheck_of  # pandas, matplotlib: a second `plan` saves
 
@@ -133,7 +134,7 @@ def report(store: Store, reports: Path) -> list[Record]:
             title=document["title"],
             run=store.run,
             missing=len(planned.keys() - {record.cell_id for record in records}),
-            selfcheck=selfcheck_of(store.folder, records),
+            selfcheck=selfcheck_of(store.folder, records, keep=keep),
         ).write(reports / store.run)
     except OSError as error:
         raise UsageError(

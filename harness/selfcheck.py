@@ -175,8 +175,13 @@ def keep(check: Selfcheck) -> Path:
     """Store it as this machine's own; the file."""
     path = _place(check.machine_class)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(asdict(check), indent=1).encode())
+    write(check, path)
     return path
+
+
+def write(check: Selfcheck, path: Path) -> None:
+    """Store it in a file that `read` reads."""
+    write_atomically(path, json.dumps(asdict(check), indent=1).encode())
 
 
 def kept(machine: str | None = None) -> Selfcheck | None:

@@ -5,16 +5,24 @@ from pathlib import Path
 
 from harness.record import Record
 from harness.report.quantities import percent
-from harness.selfcheck import FILE, Selfcheck, kept, read
+from harness.selfcheck import FILE, Selfcheck, kept, read, write
 
 
-def selfcheck_of(folder: Path, records: Sequence[Record]) -> Selfcheck | None:
-    """The self-check beside a run's records, or else that of their one class of machine."""
+def selfcheck_of(
+    folder: Path, records: Sequence[Record], *, keep: bool = False
+) -> Selfcheck | None:
+    """The self-check beside a run's records, or else that of their one class of machine.
+
+    With `keep`, the latter is put beside the records: it tells of the machine as it was then.
+    """
     if (found := read(folder / FILE)) is not None:
         return found
     classes = {record.environment.get("machine_class") for record in records}
     known = classes.pop() if len(classes) == 1 else None
-    return kept(known) if isinstance(known, str) and known else None
+    check = kept(known) if isinstance(known, str) and known else None
+    if check and keep:
+        write(check, folder / FILE)
+    return check
 
 
 def told(check: Selfcheck) -> str:

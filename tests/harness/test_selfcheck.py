@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness import selfcheck
-from harness.record import Quantity
+from harness.record import Quantity, Record
+from harness.report.trust import selfcheck_of
 from harness.selfcheck import SLOWDOWNS, Protocol, Trial, keep, kept, run_trials, summary
 from harness.sequential import Looks
 from harness.server import ForkServer
@@ -22,17 +23,17 @@ def server() -> Iterator[ForkServer]:
     server.close()
 
 
-def test_real_trials_see_a_doubling_and_use_the_rounds_they_say(
+def test_real_trials_see_much_more_work_and_use_the_rounds_they_say(
     server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selfcheck, "SLOWDOWNS", (0.0, 1.0))
+    monkeypatch.setattr(selfcheck, "SLOWDOWNS", (0.0, 3.0))
     protocol = Protocol(rounds=4, looks=Looks(generations=6, n=2))
     (trial,) = run_trials(1, protocol, server=server, folder=tmp_path)
     assert trial.reference.generations == [4] * 6
-    assert trial.changes[1.0].verdict == "regressed"
-    assert 1.3 < trial.changes[1.0].value < 3
-    assert trial.changes[1.0].paired
-    assert trial.rounds[1.0] in (16, 24)
+    assert trial.changes[3.0].verdict == "regressed"
+    assert trial.changes[3.0].value > 2
+    assert trial.changes[3.0].paired
+    assert trial.rounds[3.0] in (16, 24)
     (block,) = list(tmp_path.iterdir())[:1]
     assert block.is_dir()  # scratch went where it was told
 
@@ -83,3 +84,24 @@ def test_it_is_kept_for_the_class_of_machine_and_sets_the_margin(
     assert selfcheck.margin_here() == 0.03
     path.write_text(json.dumps({"trials": 3}))
     assert kept() is None
+
+
+def test_it_stands_beside_the_records_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMATRIX_CACHE", str(tmp_path / "cache"))
+    check = summary([trial("equivalent", "regressed", "regressed", "regressed")], Protocol())
+    keep(check)
+    record = Record(
+        cell_id="0" * 16, run="a", suite="s", technique="f/t", options={}, setting={}, code="",
+        world=1, device="cpu", command="", outcome="ok", started="", wall_s=0.0,
+        environment={"machine_class": check.machine_class},
+    )  # fmt: skip
+    assert selfcheck_of(tmp_path, [record]) == check
+    assert not (tmp_path / selfcheck.FILE).exists()
+    assert selfcheck_of(tmp_path, [record], keep=True) == check
+    keep(replace(check, trials=7))  # the machine is measured again later
+    assert selfcheck_of(tmp_path, [record]) == check
+    other = replace(record, environment={"machine_class": "another"})
+    (tmp_path / selfcheck.FILE).unlink()
+    assert selfcheck_of(tmp_path, [other], keep=True) is None
