@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -89,7 +89,7 @@ def compare(
         only_baseline=cells.only_baseline,
         only_candidate=cells.only_candidate,
         broken=tuple((x, y) for x, y in cells.pairs if x.outcome == "ok" != y.outcome),
-        warnings=caveats(ok, changes) + _valueless(ok),
+        warnings=(*_widened(rows, rule), *caveats(ok, changes), *_valueless(ok)),
         overall=_overall(rows),
         mended=tuple((x, y) for x, y in cells.pairs if x.outcome != "ok" == y.outcome),
     )
@@ -157,6 +157,15 @@ def _overall(rows: Iterable[Compared]) -> Estimate | None:
     value, low, high = summarise([fmean(logs) for logs in cells.values()], "mean")
     interval = (None, None) if low is None or high is None else (math.exp(low), math.exp(high))
     return Estimate(math.exp(value), *interval)
+
+
+def _widened(rows: Iterable[Compared], rule: Rule) -> Iterator[str]:
+    widened = rule.margin_of("timing")
+    if widened > rule.margin and any(row.quantity.kind == "timing" for row in rows):
+        yield (
+            f"the margin of times is {widened:.2%} instead of {rule.margin:.2%}: by so much "
+            "selfcheck saw times of equal work differ on this machine"
+        )
 
 
 def _valueless(pairs: Iterable[tuple[Record, Record]]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from scipy.special import ndtr, ndtri
 
-from harness.card import Direction
+from harness.card import Direction, Kind
 from harness.effect import Scale, Side, effect_of
 from harness.pairs import documents, mcnemar, right_or_wrong
 from harness.record import Quantity
@@ -35,6 +35,7 @@ class Rule:
     """What counts as a change."""
 
     margin: float = 0.01  # relative; a change within it does not matter
+    noise: float = 0.0  # relative; by how much times of the same work differ on this machine
     level: float = 0.95  # of the interval
     resamples: int = 2_000
     false_discovery: float = 0.05  # share of false alarms among a gate's changes, at most
@@ -44,6 +45,10 @@ class Rule:
     def z(self) -> float:
         """Half-width of the interval in standard errors."""
         return float(-ndtri((1 - self.level) / 2))
+
+    def margin_of(self, kind: Kind) -> float:
+        """The margin of a kind of metric: that of times is never below the machine's noise."""
+        return max(self.margin, self.noise) if kind == "timing" else self.margin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +116,7 @@ def _exact(baseline: Quantity, candidate: Quantity, rule: Rule) -> Change:
     if baseline.value is None or candidate.value is None:
         raise ValueError("a metric without a value cannot be judged: leave it out")
     before, after = baseline.value, candidate.value
-    margin = _ERROR_MARGIN if baseline.kind == "error" else rule.margin
+    margin = _ERROR_MARGIN if baseline.kind == "error" else rule.margin_of(baseline.kind)
     margin = _ROUNDING if baseline.better == "neither" else margin
     if min(before, after) > 0:
         scale: Scale = "ratio"
@@ -137,7 +142,7 @@ def _sampled(
         *sides, _share(quantity), joint=paired, resamples=rule.resamples, seed=rule.seed
     )
     is_ratio = effect.scale == "ratio"
-    margin = rule.margin if is_ratio else rule.margin * abs(effect.baseline)
+    margin = rule.margin_of(quantity.kind) * (1 if is_ratio else abs(effect.baseline))
     bound = math.log1p(margin) if is_ratio else margin
     low, high = effect.interval(reach)
     # Looked at several times, the chance to clear the interval by luck is the level's over all

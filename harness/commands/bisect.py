@@ -31,6 +31,7 @@ from harness.errors import UsageError, near
 from harness.gate.sides import margin, seconds
 from harness.repeat import find_record
 from harness.revisions import Live, live
+from harness.selfcheck import noise_here
 from harness.verdict import Change, Rule
 from harness.worktrees import ROOT, WORKING_TREE, checkouts, commit_of
 
@@ -66,7 +67,7 @@ def main(options: argparse.Namespace) -> int:
         )
     )
     change = _verified(trial, options.metric)
-    trial.rule = Rule(margin=options.margin or half_of(change))
+    trial.rule = replace(trial.rule, margin=options.margin or half_of(change))
     print(f"{trial.metric} {told(change)}: looking for {trial.rule.margin:.2%} or more\n")
     found = search(commits, trial.ask)
     _print(found, trial.steps)
@@ -79,7 +80,7 @@ class _Trial:
 
     request: Live
     metric: str = ""
-    rule: Rule = field(default_factory=Rule)
+    rule: Rule = field(default_factory=lambda: Rule(noise=noise_here()))
     steps: list[tuple[str, str, str]] = field(default_factory=list)  # commit, answer, why
     tries: int = 0
 

@@ -13,6 +13,7 @@ from harness.gate.saved import read
 from harness.instruments.turns import Turns
 from harness.record import Quantity
 from harness.report.quantities import quantity, ratio_interval
+from harness.selfcheck import noise_here
 from harness.sequential import Looks
 from harness.statistics import MIN_SAMPLES, Estimate, summarise
 from harness.verdict import Change, Rule, judge
@@ -31,7 +32,7 @@ class Gate:
             UsageError: if it is neither a file of samples nor a revision.
         """
         self._rounds: int = config.getoption("--llmatrix-rounds")
-        self._rule = Rule(margin=config.getoption("--llmatrix-margin"))
+        self._rule = Rule(margin=config.getoption("--llmatrix-margin"), noise=noise_here())
         self._saved: tuple[str, dict[str, Found]] | None = None
         self._revision: Revision | None = None
         baseline = config.getoption("--llmatrix-baseline")

@@ -10,7 +10,9 @@ from harness.comparison import Comparison, compare
 from harness.environment import now
 from harness.errors import UsageError
 from harness.record import Record
+from harness.report.trust import selfcheck_of
 from harness.revisions import Live, live
+from harness.selfcheck import noise_here
 from harness.store import Store, open_run
 from harness.verdict import Rule
 
@@ -34,7 +36,11 @@ def add_sides(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs are kept")
     parser.add_argument(
-        "--margin", type=margin, default=Rule().margin, help="change that does not matter (0.01)"
+        "--margin",
+        type=margin,
+        default=Rule().margin,
+        help="change that does not matter (0.01); of times never below this machine's noise, "
+        "as selfcheck found it",
     )
     parser.add_argument(
         "--budget", type=seconds, default=600.0, help="with --git: seconds at most (600)"
@@ -74,7 +80,6 @@ def judged(options: argparse.Namespace, *, confirm: bool) -> Judged:
     Raises:
         UsageError: for runs or revisions that are not there, or words that do not go together.
     """
-    rule = Rule(margin=options.margin)
     if options.git:
         if not options.overrides:
             raise UsageError(
@@ -88,7 +93,7 @@ def judged(options: argparse.Namespace, *, confirm: bool) -> Judged:
             results=options.results,
             run=options.run or _run_name(options.baseline, options.candidate),
             confirm=confirm,
-            rule=rule,
+            rule=Rule(margin=options.margin, noise=noise_here()),
             budget_s=options.budget,
             say=_say,
         )
@@ -98,7 +103,7 @@ def judged(options: argparse.Namespace, *, confirm: bool) -> Judged:
             f"{options.overrides[0]!r} is too much: stored runs are compared whole; "
             "overrides go with --git REVISION REVISION"
         )
-    return Judged(comparison=_stored(options, rule), live=False, confirmed=False)
+    return Judged(comparison=_stored(options), live=False, confirmed=False)
 
 
 def find_run(results: Path, text: str) -> Store:
@@ -113,15 +118,17 @@ def find_run(results: Path, text: str) -> Store:
     return open_run(results, text)
 
 
-def _stored(options: argparse.Namespace, rule: Rule) -> Comparison:
-    sides, unreadable = [], []
+def _stored(options: argparse.Namespace) -> Comparison:
+    sides, unreadable, noise = [], [], [0.0]
     for text in (options.baseline, options.candidate):
         store = find_run(options.results, text)
         good, bad = store.records()
         unreadable += [f"{path} is no record and was left out: {bad[path]}" for path in bad]
         sides.append([_named(record, text) for record in good])
+        if (check := selfcheck_of(store.folder, good)) is not None:
+            noise.append(check.noise)
     baseline, candidate = sides
-    comparison = compare(baseline, candidate, rule)
+    comparison = compare(baseline, candidate, Rule(margin=options.margin, noise=max(noise)))
     return replace(
         comparison,
         baseline=options.baseline,

@@ -116,7 +116,8 @@ def unconfirmed(judged: Judged) -> str:
 
 def _left_out(comparison: Comparison, n_equivalent: int) -> Iterator[str]:
     if n_equivalent:
-        yield f"{n_equivalent} equivalent within {comparison.rule.margin:.2g} not shown"
+        widest = comparison.rule.margin_of("timing")
+        yield f"{n_equivalent} equivalent within {widest:.2g} not shown"
     if comparison.broken:
         lines = [
             f"- {candidate.label}: {candidate.outcome}: {candidate.reason}; "

@@ -12,9 +12,12 @@ from junitparser import JUnitXml
 
 from harness.cell import digest
 from harness.cli import main
+from harness.environment import machine_class
 from harness.gate import sides
 from harness.record import Quantity, Record
 from harness.revisions import live
+from harness.selfcheck import FILE, Selfcheck, write
+from harness.selfcheck import keep as keep_selfcheck
 from harness.store import Store
 from harness.verdict import Rule
 from tests.harness.repository import CELL, made
@@ -57,6 +60,7 @@ def runs(trial, monkeypatch):
     keep(trial, "near", *near)  # as much slower as does not matter: it stays unresolved
     monkeypatch.chdir(trial.folder)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.setenv("LLMATRIX_CACHE", str(trial.folder / "cache"))
     return trial
 
 
@@ -206,6 +210,40 @@ def test_the_example_workflow_calls_the_gate_as_it_is(runs, monkeypatch):
     assert {"junit.xml", "comparison.md"} <= {path.name for path in runs.folder.iterdir()}
 
 
+def selfcheck(noise, machine):
+    """What `llmatrix selfcheck` would have kept."""
+    return Selfcheck(
+        trials=40, false_alarms=0, found={"0.05": 1.0}, rounds={"0.0": 80.0, "0.05": 80.0},
+        rounds_at_most=200, smallest_found=0.05, noise=noise, moment="2026-01-01", load=[1.0],
+        machine_class=machine,
+    )  # fmt: skip
+
+
+def test_a_slowdown_within_the_noise_of_the_runs_machine_is_none(runs, capsys):
+    keep_selfcheck(selfcheck(0.2, "m"))
+    assert main(["check", "old", "slow"]) == 0
+    told = capsys.readouterr().out
+    assert "the margin of times is 20.00% instead of 1.00%" in told
+    assert "2 equivalent within 0.2 not shown" in told
+    keep_selfcheck(selfcheck(0.004, "m"))
+    write(selfcheck(0.03, "m"), runs.store("slow").folder / FILE)  # as it was on that day
+    assert main(["check", "old", "slow"]) == 1
+    assert "the margin of times is 3.00% instead of 1.00%" in capsys.readouterr().out
+
+
+def test_live_measurements_reckon_with_the_noise_of_this_machine(runs, monkeypatch):
+    asked = []
+
+    def measure(request):
+        asked.append(request)
+        return sides.compare(*(runs.store(name).records()[0] for name in ("old", "same")))
+
+    monkeypatch.setattr(sides, "live", measure)
+    keep_selfcheck(selfcheck(0.03, machine_class()))
+    assert main(["check", "--git", "v1", ".", "suite=s"]) == 0
+    assert asked[0].rule == Rule(noise=0.03)
+
+
 def test_compare_does_not_measure_twice_and_says_so(runs, monkeypatch, capsys):
     def measure(request):
         assert not request.confirm
@@ -218,6 +256,7 @@ def test_compare_does_not_measure_twice_and_says_so(runs, monkeypatch, capsys):
 
 
 def test_a_slower_revision_fails_the_gate(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LLMATRIX_CACHE", str(tmp_path / "cache"))
     repository = made(tmp_path / "repository")
     repository.commit("first", steps=200)
     repository.commit("slow", steps=400)

@@ -13,7 +13,7 @@ from harness.report.trust import selfcheck_of
 from harness.selfcheck import SLOWDOWNS, Protocol, Trial, keep, kept, run_trials, summary
 from harness.sequential import Looks
 from harness.server import ForkServer
-from harness.verdict import Change, Rule, Verdict
+from harness.verdict import Change, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +69,18 @@ def test_summary_counts_alarms_finds_and_rounds() -> None:
     assert summary([bad], Protocol()).smallest_found == 0.1
 
 
-def test_it_is_kept_for_the_class_of_machine_and_sets_the_margin(
+def test_it_is_kept_for_the_class_of_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLMATRIX_CACHE", str(tmp_path))
     assert kept() is None
-    assert selfcheck.margin_here() == Rule().margin
+    assert selfcheck.noise_here() == 0
     check = summary([trial("equivalent", "regressed", "regressed", "regressed")], Protocol())
     path = keep(check)
     assert kept() == check
     assert kept("another machine") is None
-    assert selfcheck.margin_here() == Rule().margin  # a quiet machine narrows nothing
     keep(replace(check, noise=0.03))
-    assert selfcheck.margin_here() == 0.03
+    assert selfcheck.noise_here() == 0.03
     path.write_text(json.dumps({"trials": 3}))
     assert kept() is None
 

@@ -51,6 +51,15 @@ def pair(seed, factor, **process):
     )
 
 
+@pytest.mark.parametrize(("kind", "margin"), [("timing", 0.08), ("memory", 0.01)])
+def test_only_the_margin_of_times_is_as_wide_as_the_noise(kind, margin):
+    before, after = (replace(side, kind=kind) for side in pair(0, 1.05))
+    change = judge(before, after, Rule(noise=0.08), paired=True)
+    assert change.margin == margin
+    assert change.verdict == ("equivalent" if kind == "timing" else "regressed")
+    assert Rule(margin=0.1, noise=0.08).margin_of(kind) == 0.1
+
+
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75, None])
 def test_averages_are_those_of_the_repeated_samples(share):
     samples = np.random.default_rng(0).lognormal(size=30)
