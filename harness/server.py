@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +18,7 @@ from harness.errors import UsageError
 
 _CLOSING_S = 10.0  # a server that has not ended by then is killed
 _HANGING_UP_S = 1.0  # likewise one whose connections have ended already
+_PATIENCE = 12  # for ends at start: a kill uses one of it, an end of its own three
 
 
 class StoppedError(Exception):
@@ -50,13 +53,12 @@ class ForkServer:
             UsageError: if it does not start.
         """
         with self._lock:
-            self._start()
-            try:
-                return _connection(self._address), self._address
-            except ConnectionError:  # it was killed just now
+            for _ in range(_PATIENCE):
+                self._start()
+                with suppress(ConnectionError):  # it was killed just now
+                    return _connection(self._address), self._address
                 self._end(_HANGING_UP_S)
-            self._start()
-            return _connection(self._address), self._address
+            raise UsageError(f"the fork server of the cells was killed {_PATIENCE} times in a row")
 
     def start(self) -> None:
         """Have a server that is ready, so that no cell's time counts what it imports.
@@ -71,14 +73,19 @@ class ForkServer:
     def _start(self) -> None:
         if self._closed:
             raise StoppedError
-        if self._process is None or self._process.poll() is not None:
-            without: dict[str, list[str]] = {}  # in case one of them ends the process
-            tries = (self._names, self._names, without, without)  # or it was killed meanwhile
-            if not any(map(self._launch, tries)):
-                raise UsageError(f"the fork server of the cells ended {len(tries)} times at start")
+        if self._process is not None and self._process.poll() is None:
+            return
+        used = 0
+        while (status := self._launch(self._names if used < _PATIENCE / 2 else {})) is not None:
+            used += 1 if status == -signal.SIGKILL else 3  # an import may end the process
+            if used >= _PATIENCE:
+                raise UsageError(
+                    "the fork server of the cells ends at its start, again and again: "
+                    f"{_described(status)}"
+                )
 
-    def _launch(self, names: dict[str, list[str]]) -> bool:
-        """Start a server and wait until it is ready; False if it ended instead."""
+    def _launch(self, names: dict[str, list[str]]) -> int | None:
+        """Start a server and wait until it is ready; its exit status if it ended instead."""
         self._end(0)
         folder = tempfile.mkdtemp(prefix="llmatrix-")
         self._address = f"{folder}/server"
@@ -98,7 +105,9 @@ class ForkServer:
                 "OPENBLAS_NUM_THREADS": threads,
             },
         )
-        return _pipe(self._process.stdout).readline() == b"ready\n"
+        if _pipe(self._process.stdout).readline() == b"ready\n":
+            return None
+        return self._process.wait()
 
     def _end(self, patience_s: float) -> None:
         """End the server if there is one, by force if it takes longer, and clear up after it."""
@@ -153,6 +162,10 @@ def _connection(address: str) -> socket.socket:
         connection.close()
         raise ConnectionError("the fork server does not answer") from error
     return connection
+
+
+def _described(status: int) -> str:
+    return f"killed by signal {-status}" if status < 0 else f"it exited with status {status}"
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from harness.cell import Cell
+from harness.errors import UsageError
 from harness.generations import Course, measure_together
 from harness.isolate import Ending, Limits, Place
 from harness.server import ForkServer, StoppedError
@@ -305,6 +306,45 @@ def test_import_that_misbehaves_is_left_to_its_cell(
     finally:
         server.close()
     assert ending.outcome == "ok"
+
+
+SHORT_LIVED = """
+import os, pathlib, signal
+left = pathlib.Path(__file__).with_name("left")
+if n := int(left.read_text()):
+    left.write_text(str(n - 1))
+    END
+"""
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize(("end", "times"), [(KILL, 11), ("os._exit(3)", 3)])
+def test_server_that_is_ended_again_and_again_at_its_start_is_started_again(
+    end: str, times: int, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SHORT_LIVED.replace("END", end))
+    (tmp_path / "left").write_text(str(times))
+    server = ForkServer(threads=1, sources=tmp_path)
+    try:
+        server.start()
+        assert server.pid
+    finally:
+        server.close()
+    assert (tmp_path / "left").read_text() == "0"
+
+
+@pytest.mark.parametrize(
+    ("end", "why"), [(KILL, "killed by signal 9"), ("os._exit(3)", "it exited with status 3")]
+)
+def test_server_that_never_starts_ends_the_run_with_a_reason(
+    end: str, why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SHORT_LIVED.replace("END", end))
+    (tmp_path / "left").write_text("1000")
+    server = ForkServer(threads=1, sources=tmp_path)
+    with pytest.raises(UsageError, match=f"again and again: {why}"):
+        server.start()
+    server.close()
 
 
 def test_files_of_the_working_folder_do_not_shadow_packages(
