@@ -35,6 +35,7 @@ CONFIG_PACKAGE = "conf"
 _FORWARDED = ("hydra", "axes", "matrix", "shard", *ROOT_KEYS)
 _MANY = ("suite", "technique")  # a sweep over these chooses several for one run
 _AXIS = "axes."
+_HERE = ("basic", "joblib", "submitit_local")  # launchers whose jobs run on this machine
 _EXECUTION = ("results", "reports", "retry", "workers", "generations", "ranks")
 
 
@@ -136,14 +137,10 @@ def understand(config: DictConfig, arguments: Sequence[str]) -> Asked:
         "title": root["title"] or "Chosen on the command line",
         "blocks": _blocks(root),
         "chosen": chosen,
+        "elsewhere": config.hydra.runtime.choices.get("hydra/launcher", "basic") not in _HERE,
         **({"device": root["device"]} if root["device"] else {}),
     }
     return Asked(execution=execution, request=_checked(Request, document))
-
-
-def shard_of(config: DictConfig) -> tuple[Path, str, int]:
-    """Results folder, run and index of the shard that a launcher's job is to do."""
-    return Path(config.results), str(config.run), int(config.shard)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def make_plan(request: Request) -> Plan:
     skips: list[Skip] = []
     for block in request.blocks:
         for technique, point in _points(block, request.chosen):
-            result = _resolve(block, technique, point, request.device)
+            result = _resolve(block, technique, point, request)
             if isinstance(result, Skip):
                 skips.append(result)
             else:
@@ -96,7 +96,7 @@ def _points(block: Block, chosen: Options) -> Iterator[tuple[str, Point]]:
             yield technique, point
 
 
-def _resolve(block: Block, technique: str, point: Point, device: str) -> Cell | Skip:
+def _resolve(block: Block, technique: str, point: Point, request: Request) -> Cell | Skip:
     def skip(reason: str, *, recorded: bool) -> Skip:
         return Skip(
             suite=block.suite, technique=technique, point=point, reason=reason, recorded=recorded
@@ -106,7 +106,7 @@ def _resolve(block: Block, technique: str, point: Point, device: str) -> Cell | 
         return skip(reason, recorded=False)
     if reason := _unsuited(block.suite, technique):
         return skip(reason, recorded=False)
-    if reason := unavailable(technique, device):
+    if reason := unavailable(technique, request.device, elsewhere=request.elsewhere):
         return skip(reason, recorded=True)
     try:
         setting = _build(f"the setting of {block.suite}", setting_of(block.suite), point)
@@ -124,7 +124,7 @@ def _resolve(block: Block, technique: str, point: Point, device: str) -> Cell | 
         setting=setting,
         code=source_digest(block.suite, technique),
         world=int(setting.get("world", card.world)),
-        device="cuda" if card.device.startswith("cuda") else device,
+        device="cuda" if card.device.startswith("cuda") else request.device,
         timing=catalogue.suite(block.suite).timing,
     )
 
@@ -154,12 +154,13 @@ def _unsuited(suite: str, technique: str) -> str:
 
 
 @cache
-def unavailable(technique: str, device: str) -> str:
-    """Why this technique cannot be measured on this machine, or nothing."""
+def unavailable(technique: str, device: str, *, elsewhere: bool = False) -> str:
+    """Why this technique cannot be measured on this machine, or by this installation elsewhere."""
     card = catalogue.card(technique)
     if missing := catalogue.missing_packages(technique):
         return f"needs {', '.join(missing)}: pip install -e '.[peers]' (or the package itself)"
-    if (card.device.startswith("cuda") or device == "cuda") and not _has_cuda():
+    needs_cuda = card.device.startswith("cuda") or device == "cuda"
+    if needs_cuda and not elsewhere and not _has_cuda():
         return f"needs a {card.device if card.device != 'any' else 'cuda'} device"
     return ""
 

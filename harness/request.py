@@ -46,6 +46,7 @@ class Request:
     blocks: tuple[Block, ...]
     chosen: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)  # axes of every block
     device: Literal["cpu", "cuda"] = "cpu"
+    elsewhere: bool = False  # cells run on other machines: nobody knows their devices here
 
 
 # What `conf/config.yaml` holds beside the matrix; listed for near misses, held equal by a test.

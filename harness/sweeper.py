@@ -5,6 +5,7 @@ joblib, submitit, Ray) gets a few shards, and each shard runs whatever cells are
 """
 
 import sys
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -14,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from harness.command import override
-from harness.configure import Execution, shard_of, understand
+from harness.configure import Execution, understand
 from harness.run import conclude, prepare, run_shard, wait_for_others
 
 ConfigStore.instance().store(
@@ -84,5 +85,4 @@ class MatrixSweeper(Sweeper):
 
 def shard_task(config: DictConfig) -> None:
     """What a launcher runs: one shard of a run."""
-    results, run, index = shard_of(config)
-    run_shard(results, run, index)
+    run_shard(Path(config.results), str(config.run), int(config.shard))

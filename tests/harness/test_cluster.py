@@ -101,7 +101,6 @@ def shards_of(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def test_cells_of_a_killed_slurm_like_job_are_taken_over_by_the_other(trial: Trial) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     words = (*WORDS, "action=sleep,mark", "size=2", "n=range(0,4)", "run=a", "shards=2")
     launcher = trial.start("run", *words, "hydra/launcher=submitit_local")
     trial.until(lambda: len(shards_of(launcher)) == 2, seconds=60)
@@ -114,7 +113,6 @@ def test_cells_of_a_killed_slurm_like_job_are_taken_over_by_the_other(trial: Tri
 
 
 def test_launcher_whose_jobs_all_die_says_how_to_go_on(trial: Trial) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = (*WORDS, "action=sleep", "size=3", "n=range(0,4)", "run=a", "shards=2")
     launcher = trial.start("run", *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     trial.until(lambda: len(shards_of(launcher)) == 2, seconds=60)
@@ -126,7 +124,6 @@ def test_launcher_whose_jobs_all_die_says_how_to_go_on(trial: Trial) -> None:
 
 
 def test_several_launchers_on_one_run_and_kills_leave_what_one_would(trial: Trial) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = (*WORDS, "action=mark", "size=range(0,60)")
     first = trial.start("run", *words, "run=a", "hydra/launcher=joblib", "shards=2")
     trial.until(lambda: (trial.store().folder / "plan.json").exists(), seconds=60)
@@ -165,7 +162,6 @@ def test_machine_files_compose(machine: str) -> None:
     ],
 )
 def test_what_the_manual_says_composes(words: str) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     asked = compose(["experiment=quick", "run=x", *words.split()])
     assert asked.execution.run == "x"
 
@@ -185,7 +181,6 @@ def test_every_machine_file_is_tested() -> None:
 def test_slurm_gets_what_a_machine_file_asks(
     machine: str, expected: dict[str, Any], shards: int
 ) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     with hydra.initialize_config_module("conf", version_base="1.3"):
         config = hydra.compose("config", [f"machine={machine}"], return_hydra_config=True)
     launcher = config.hydra.launcher

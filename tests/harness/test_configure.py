@@ -175,8 +175,21 @@ def test_the_launcher_says_how_many_shards():
     assert shards("hydra/launcher=basic", "shards=4") == 4
 
 
+@pytest.mark.parametrize(
+    ("words", "elsewhere"),
+    [
+        ([], False),
+        (["hydra/launcher=joblib"], False),
+        (["hydra/launcher=submitit_local"], False),
+        (["hydra/launcher=submitit_slurm"], True),
+        (["machine=slurm_array"], True),
+    ],
+)
+def test_slurm_s_jobs_run_on_other_machines_than_the_one_that_plans(words, elsewhere):
+    assert compose([*ONE, *words]).request.elsewhere == elsewhere
+
+
 def test_joblib_gets_a_shard_for_each_of_its_jobs():
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     asked = compose([*ONE, "hydra/launcher=joblib", "hydra.launcher.n_jobs=3"])
     assert asked.execution.shards == 3
     assert compose([*ONE, "hydra/launcher=joblib"]).execution.shards == (os.cpu_count() or 1)

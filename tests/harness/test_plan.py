@@ -22,8 +22,8 @@ def block(*, technique=(BEHAVE,), suite="trial", **rest):
     return Block(suite=suite, technique=tuple(technique), **rest)
 
 
-def planned(*blocks, chosen=None, device="cpu"):
-    request = Request(title="T", blocks=blocks, chosen=chosen or {}, device=device)
+def planned(*blocks, chosen=None, **rest):
+    request = Request(title="T", blocks=blocks, chosen=chosen or {}, **rest)
     return make_plan(request)
 
 
@@ -202,8 +202,9 @@ def test_a_missing_package_is_a_recorded_skip_that_says_how_to_get_it():
     )
 
 
-def test_without_cuda_a_cuda_run_has_nothing_to_run():
+def test_without_cuda_a_cuda_run_has_nothing_to_run_unless_it_runs_elsewhere():
     torch = importlib.import_module("torch")
+    assert planned(block(), device="cuda", elsewhere=True).cells[0].device == "cuda"
     if torch.cuda.is_available():
         assert planned(block(), device="cuda").cells[0].device == "cuda"
     else:

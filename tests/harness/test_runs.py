@@ -134,7 +134,6 @@ def test_full_disk_is_one_message(trial: Any) -> None:
 
 
 def test_joblib_runs_the_shards(trial: Any) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = (*WORDS, "action=mark", "n=range(0,10)", "run=a", "hydra/launcher=joblib")
     process = trial.start("run", *words, "hydra.launcher.n_jobs=2")
     output = process.communicate(timeout=120)[0].decode()
