@@ -65,6 +65,7 @@ BELOW = {
     "positions": {"models"},
     "attention": {"models"},
     "context": {"models", "positions", "attention"},
+    "compression": {"models"},
 }
 
 # Every row of the technique list, so far.
