@@ -96,7 +96,7 @@ def prepare(codes: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> Prepa
 def linear(x: Tensor, prepared: Prepared, bias: Tensor | None = None) -> Tensor:
     """The product of x (..., C), float32 or bfloat16, as (..., R) in x's dtype; `bias` (R,).
 
-    What is not finite in x makes its whole row of the result NaN.
+    What is not finite in x leaves nothing finite in its row of the result.
 
     Raises:
         ValueError: if dtypes or shapes do not fit.
