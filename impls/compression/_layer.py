@@ -9,9 +9,9 @@ Where the weight and its input are integers with one scale a row, the product is
 R output rows, C input columns, x (..., C).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from impls.compression._activation import ActivationRounding
 from impls.compression._grid import Affine
 from impls.compression._inputs import MAPS, InputMap
 from impls.compression._integer import IntegerWeight
-from impls.compression._stored import PackedError, StoredWeight, kind_of
+from impls.compression._stored import PackedError, StoredWeight, check_tensors, kind_of
 
 FORMAT = "llmatrix compressed linear 1"
 
@@ -69,7 +69,7 @@ class CompressedLinear(nn.Module):
         if self.input_map is not None:
             x = self.input_map(x)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        if self.activation is None:
+        if self.activation is None or not x.numel():  # no tokens have no range
             return self.weight.linear(x, bias)
         if not has_integer_product(self.weight):
             return self.weight.linear(self.activation(x), bias)
@@ -92,18 +92,32 @@ class CompressedLinear(nn.Module):
         bias = 0 if self.bias is None else self.bias.nbytes
         return 8 * (self.nbytes() - bias) / (self.in_features * self.out_features)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves to a device reach what is stored, casts do not: `half()` must not round scales."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(moved, recurse)
+
     def pack(self) -> Packed:
         """The layer as a header and tensors."""
         parts = {"activation": self.activation, "input_map": self.input_map}
         header: dict[str, Any] = {
             "format": FORMAT,
             "weight": {"kind": self.weight.kind, **self.weight.header()},
-            "bias": None if self.bias is None else str(self.bias.dtype).removeprefix("torch."),
             **{name: part and part.header() for name, part in parts.items()},
         }
         if self.input_map is not None:
             header["input_map"]["kind"] = self.input_map.kind
-        return Packed(header, dict(self.named_buffers()))
+        tensors = dict(self.named_buffers())
+        header["beside"] = {
+            name: [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+            for name, tensor in tensors.items()
+            if not name.startswith("weight.")
+        }
+        return Packed(header, tensors)
 
     @classmethod
     def unpack(cls, packed: Packed) -> "CompressedLinear":
@@ -118,15 +132,19 @@ class CompressedLinear(nn.Module):
                 f"the layer says it is {header.get('format')!r}, this version reads {FORMAT!r}"
             )
         try:
-            weight = _weight(header["weight"], _under("weight", tensors))
+            kind = kind_of(header["weight"]["kind"])
+            shapes = {f"weight.{n}": told for n, told in kind.shapes(header["weight"]).items()}
+            check_tensors({**shapes, **header["beside"]}, tensors)
+            weight = kind.from_packed(header["weight"], _under("weight", tensors))
             activation = header["activation"] and ActivationRounding.from_packed(
                 header["activation"], tensors.get("activation.bounds")
             )
             input_map = header["input_map"] and _input_map(header["input_map"], tensors)
-            bias = tensors["bias"] if header["bias"] else None
-        except (KeyError, TypeError) as error:
+        except PackedError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PackedError(f"the layer is incomplete or damaged: {error}") from error
-        return cls(Parts(weight, activation, input_map), bias)
+        return cls(Parts(weight, activation, input_map), tensors.get("bias"))
 
 
 def has_integer_product(weight: StoredWeight) -> bool:
@@ -161,22 +179,6 @@ def integer_matmul(left: Tensor, right: Tensor) -> Tensor:
     if left.shape[1] == 1:  # torch's own errs for one channel through a transposed view
         return left.int() * right.int().T
     return torch._int_mm(left.contiguous(), right.T)
-
-
-def _weight(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StoredWeight:
-    kind = kind_of(header["kind"])
-    for name, (shape, dtype) in kind.shapes(header).items():
-        if name not in tensors:
-            raise PackedError(f"the tensor {name!r} of a weight stored as {kind.kind!r} is missing")
-        got = tensors[name]
-        fits = len(got.shape) == len(shape) and all(
-            want in {None, have} for want, have in zip(shape, got.shape, strict=True)
-        )
-        if not fits or got.dtype != getattr(torch, dtype):
-            raise PackedError(
-                f"the tensor {name!r} should be {shape} {dtype}, got {tuple(got.shape)} {got.dtype}"
-            )
-    return kind.from_packed(header, tensors)
 
 
 def _input_map(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InputMap:

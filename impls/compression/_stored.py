@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,6 +65,28 @@ class StoredWeight(nn.Module):
     def nbytes(self) -> int:
         """Bytes of all buffers."""
         return sum(buffer.nbytes for buffer in self.buffers())
+
+
+def check_tensors(shapes: Shapes, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of a header.
+
+    Raises:
+        PackedError: if one is missing, unknown, or of another shape or dtype.
+    """
+    if unknown := sorted(tensors.keys() - shapes.keys()):
+        raise PackedError(f"the tensors {', '.join(unknown)} are not the header's")
+    for name, (shape, dtype) in shapes.items():
+        if name not in tensors:
+            raise PackedError(f"the tensor {name!r} is missing")
+        got = tensors[name]
+        fits = len(got.shape) == len(shape) and all(
+            want in {None, have} for want, have in zip(shape, got.shape, strict=True)
+        )
+        if not fits or got.dtype != getattr(torch, dtype):
+            raise PackedError(
+                f"the tensor {name!r} should be {tuple(shape)} {dtype}, "
+                f"got {tuple(got.shape)} {got.dtype}"
+            )
 
 
 def kind_of(name: str) -> type[StoredWeight]:
