@@ -3,9 +3,8 @@
 value ∝ axis^slope
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,9 +13,10 @@ from matplotlib.ticker import NullLocator
 from scipy.stats import linregress
 
 from harness.card import Metric
-from harness.report.axes import COLOURS, LETTER, axis_label, canvas, number_axis
-from harness.report.series import REPEATS, Series, setting_text
-from harness.report.tables import Row, Table, axis_text
+from harness.report.axes import COLOURS, LETTER, MOST_BESIDE, axis_label, canvas, number_axis, short
+from harness.report.quantities import digits
+from harness.report.series import REPEATS, Series, held, is_numeric, setting_text
+from harness.report.tables import Table
 
 MAX_CURVES = 12
 MAX_TICKS = 8  # of a curve's axis, before round numbers take the place of the measured ones
@@ -26,6 +26,7 @@ _LINE = 12  # height of a curve's name
 _DOTTED = 24  # points of a curve that are marked one by one; of more, a band shows the intervals
 _DASHES = ("-", "--", "-.")
 _SPAN = 4  # largest over smallest place from which the axis is logarithmic
+End = tuple[str, float, float, str]  # name, x, y, colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ class Slice:
 
 def best_slice(table: Table) -> Slice | None:
     """The axis along which most techniques were measured three times or more, if there is one."""
-    axes = [axis for axis in table.axes if axis != REPEATS and _is_numeric(table, axis)]
-    slices = [one for axis in axes if (one := _slice(table, axis)) is not None]
-    return max(slices, key=lambda one: _long_curves(one.table.rows, one.axis), default=None)
+    axes = [axis for axis in table.axes if axis != REPEATS and is_numeric(table, axis)]
+    slices = [Slice(axis, *held(table, (axis,))) for axis in axes]
+    found = max(slices, key=_long_curves, default=None)
+    return found if found and _long_curves(found) else None
 
 
 def slope(places: Sequence[float], values: Sequence[float]) -> float | None:
@@ -61,19 +63,19 @@ def curves(piece: Slice, metric: Metric, shown: Sequence[Series]) -> tuple[Figur
     places = piece.places
     drawn = _leading(shown, metric, piece)
     slopes = _slopes(drawn, places)
-    names = {one.label: _name(one.label, slopes.get(one.label)) for one in drawn}
-    longest = max(len(name) for name in names.values())
-    figure, axes = canvas(_HEIGHT, left=56, right=16 + LETTER * longest)
+    names = [_name(one.label, slopes.get(one.label)) for one in drawn]
+    right = 16 + LETTER * max(len(name) for name in names)
+    figure, axes = canvas(_HEIGHT, left=56, right=right)
     number_axis(axes, "x", list(places.values()), wide=_SPAN)
     values = [point.value for one in drawn for point in one.points.values()]
     number_axis(axes, "y", values, **({"wide": 1} if slopes else {}))
     if len(set(places.values())) <= MAX_TICKS:
-        axes.set_xticks(sorted(set(places.values())))
+        axes.set_xticks(_apart(axes, sorted(set(places.values()))))
         axes.xaxis.set_minor_locator(NullLocator())
-    ends = {}
-    for index, one in enumerate(drawn):
+    ends: list[End] = []
+    for index, (one, name) in enumerate(zip(drawn, names, strict=True)):
         look = (COLOURS[index % len(COLOURS)], ":" if one.is_peer else _dash(index))
-        ends[names[one.label]] = (*_curve(axes, one, places, look), look[0])
+        ends.append((name, *_curve(axes, one, places, look), look[0]))
     axes.set_xlabel(piece.axis)
     title = axis_label(metric, piece.table.scales[metric.name], "y")
     axes.set_title(title, loc="left", fontsize=11)
@@ -81,32 +83,24 @@ def curves(piece: Slice, metric: Metric, shown: Sequence[Series]) -> tuple[Figur
     return figure, _how(piece, len(shown), len(drawn), slopes)
 
 
-def _is_numeric(table: Table, axis: str) -> bool:
-    values = [row.axes[axis] for row in table.rows]
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+def _apart(axes: Axes, places: Sequence[float]) -> list[float]:
+    """The places whose numbers do not run into the one before."""
+    kept, edge = [], -np.inf
+    for place in places:
+        at = axes.transData.transform((place, 1))[0]
+        half = LETTER * (len(digits(place, 6)) + 1) / 2
+        if at - half >= edge:
+            kept.append(place)
+            edge = at + half
+    return kept
 
 
-def _slice(table: Table, axis: str) -> Slice | None:
-    """The rows of the other axes' most frequent values; None where no curve is long enough."""
-    others = [other for other in table.axes if other not in (axis, REPEATS)]
-
-    def rest(row: Row) -> str:
-        return ", ".join(f"{other} {axis_text(row.axes[other]) or 'none'}" for other in others)
-
-    frequent = Counter(rest(row) for row in table.rows if row.entries).most_common(1)
-    if not frequent:
-        return None
-    rows = tuple(row for row in table.rows if rest(row) == frequent[0][0])
-    piece = Slice(axis, replace(table, rows=rows), frequent[0][0])
-    return piece if _long_curves(rows, axis) else None
-
-
-def _long_curves(rows: Sequence[Row], axis: str) -> int:
+def _long_curves(piece: Slice) -> int:
     """How many techniques were measured at three places of the axis or more."""
     places: dict[str, set[float]] = {}
-    for row in rows:
+    for row in piece.table.rows:
         if row.entries:
-            places.setdefault(row.record.technique, set()).add(row.axes[axis])
+            places.setdefault(row.record.technique, set()).add(row.axes[piece.axis])
     return sum(len(found) >= MIN_POINTS for found in places.values())
 
 
@@ -126,20 +120,21 @@ def _leading(shown: Sequence[Series], metric: Metric, piece: Slice) -> list[Seri
 
 
 def _slopes(shown: Sequence[Series], places: Mapping[str, float]) -> dict[str, float]:
-    """Each curve's exponent; none where a value is not positive, as there are no logarithms."""
+    """The exponents of curves that span enough; none where a number has no logarithm."""
     found = {}
     for one in shown:
         values = [point.value for point in one.points.values()]
         at = [places[setting] for setting in one.points]
-        if min(*values, *places.values(), 1) <= 0 or max(at) / min(at) < _SPAN:
+        if min(*values, *places.values(), 1) <= 0:
             return {}
-        if (fitted := slope(at, values)) is not None:
+        if max(at) / min(at) >= _SPAN and (fitted := slope(at, values)) is not None:
             found[one.label] = fitted
     return found
 
 
 def _name(label: str, exponent: float | None) -> str:
-    return label if exponent is None else f"{label} ^{exponent:.2f}".replace("-", "−")
+    slope = "" if exponent is None else f" ^{round(exponent, 2) + 0:.2f}".replace("-", "−")
+    return short(label, MOST_BESIDE - 16 - LETTER * len(slope)) + slope
 
 
 def _dash(index: int) -> str:
@@ -176,17 +171,23 @@ def _how(piece: Slice, n_shown: int, n_drawn: int, slopes: Mapping[str, float]) 
     return text
 
 
-def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
-    """Labels right of the lines, level with their ends as far as they do not overlap."""
+def _name_ends(axes: Axes, ends: Sequence[End]) -> None:
+    """Labels right of the lines, level with their ends as far as they do not overlap.
+
+    A thin line leads on from a curve that ends early.
+    """
     axes.autoscale_view()
     edge, roof = axes.transAxes.transform((1, 1)).tolist()
-    ordered = sorted(ends.items(), key=lambda end: end[1][1])
-    at = [axes.transData.transform(end[:2]).tolist() for _, end in ordered]
+    ordered = sorted(ends, key=lambda end: end[2])
+    at = [axes.transData.transform((x, y)).tolist() for _, x, y, _ in ordered]
+    furthest = max(across for across, _ in at)
     heights = _spread([height for _, height in at], roof)
-    for (name, (x, y, colour)), (across, up), height in zip(ordered, at, heights, strict=True):
+    for (name, x, y, colour), (across, up), height in zip(ordered, at, heights, strict=True):
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6}
         axes.annotate(
             name, (x, y), (edge - across + 6, height - up), textcoords="offset pixels",
             color=colour, va="center", annotation_clip=False, fontsize=10,
+            arrowprops=leader if across < furthest else None,
         )  # fmt: skip
 
 

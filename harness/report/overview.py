@@ -68,7 +68,7 @@ def axes_text(table: Table) -> str:
     for axis in table.axes:
         values = list(dict.fromkeys(axis_text(row.axes[axis]) or "none" for row in table.rows))
         more = len(values) - _MOST_AXIS_VALUES
-        shown = ", ".join(values[:_MOST_AXIS_VALUES]) + (f" and {more} more" if more > 0 else "")
+        shown = " · ".join(values[:_MOST_AXIS_VALUES]) + (f" and {more} more" if more > 0 else "")
         parts.append(f"{axis}: {shown}")
     return "; ".join(parts)
 

@@ -163,8 +163,7 @@ def _sections(records: Sequence[Record], suites: Mapping[str, Suite]) -> list[Se
 
 def _plots(table: Table, tables: Sequence[Table]) -> tuple[Plot, ...]:
     """Quality against cost first: it answers what most readers came to ask."""
-    trade_off = pareto(table, tables)
-    return (*([trade_off] if trade_off else []), *plots(table))
+    return (*pareto(table, tables), *plots(table))
 
 
 def _room(sections: Sequence[Section]) -> float:

@@ -1,6 +1,7 @@
 """Numbers as people read them: one prefix per column, digits no finer than the interval."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -73,6 +74,12 @@ def quantity(unit: str, value: float) -> str:
     column = scale(unit, [value])
     digits = 1 if column.whole else _SHORT_DIGITS
     return f"{_number(value / column.factor, None, digits)} {column.unit}".rstrip()
+
+
+def digits(value: float, n: int = _SHORT_DIGITS) -> str:
+    """A number of n significant digits, no longer than it must be."""
+    text = _number(value, None, n)
+    return re.sub(r"\.?0+(?=e|$)", "", text) if "." in text else text
 
 
 def ratio_text(estimate: Estimate) -> str:

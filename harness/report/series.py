@@ -1,11 +1,13 @@
 """A table's numbers as plots need them: one series per technique and options."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 from harness.card import Metric
-from harness.report.tables import Row, Table, axis_text
+from harness.report.tables import Row, Table, axis_text, canonical
 from harness.statistics import Estimate
 
 REPEATS = "seed"  # the axis that repeats a setting: figures show its range
@@ -27,6 +29,41 @@ class Series:
     def within(self, settings: Collection[str]) -> "Series":
         """The same technique in these settings alone."""
         return replace(self, points={s: p for s, p in self.points.items() if s in settings})
+
+
+def essential(table: Table) -> Table:
+    """The table with the axes that figures tell apart.
+
+    An option that most techniques vary is an axis too. A number that follows from the other axes,
+    as rounds do from the length they are timed at, is none.
+    """
+    table = _with_options(table)
+    axes = list(table.axes)
+    for axis in reversed(table.axes):
+        others = [other for other in axes if other not in (axis, REPEATS)]
+        if axis != REPEATS and is_numeric(table, axis) and _follows(table.rows, axis, others):
+            axes.remove(axis)
+    return _with_axes(table, axes)
+
+
+def is_numeric(table: Table, axis: str) -> bool:
+    """Whether the axis holds numbers alone, but for techniques that do not have it."""
+    values = [row.axes[axis] for row in table.rows if row.axes[axis] is not None]
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def held(table: Table, axes: Collection[str]) -> tuple[Table, str]:
+    """The rows with the commonest values of the other axes, over these alone; those in words."""
+    others = [axis for axis in table.axes if axis not in (*axes, REPEATS)]
+
+    def rest(row: Row) -> str:
+        return ", ".join(f"{other} {axis_text(row.axes[other]) or 'none'}" for other in others)
+
+    rows = [row for row in table.rows if all(row.axes[axis] is not None for axis in axes)]
+    counts = Counter(rest(row) for row in rows if row.entries)
+    commonest = max(counts, key=counts.__getitem__, default="")
+    piece = replace(table, rows=tuple(row for row in rows if rest(row) == commonest))
+    return _with_axes(piece, [axis for axis in table.axes if axis not in others]), commonest
 
 
 def series(table: Table, metric: Metric) -> list[Series]:
@@ -66,6 +103,36 @@ def setting_names(rows: Sequence[Row]) -> dict[str, str]:
         setting_text(row): ", ".join(axis_text(row.axes[axis]) or "none" for axis in axes)
         for row in rows
     }
+
+
+def _with_options(table: Table) -> Table:
+    users: dict[str, set[str]] = {}
+    for row in table.rows:
+        for key in row.options.keys() - row.axes.keys():
+            users.setdefault(key, set()).add(row.record.technique)
+    most = len({row.record.technique for row in table.rows}) / 2
+    shared = sorted(key for key, names in users.items() if len(names) > most)
+    rows = tuple(
+        replace(
+            row,
+            axes={**row.axes, **{key: row.record.options.get(key) for key in shared}},
+            options={key: value for key, value in row.options.items() if key not in shared},
+        )
+        for row in table.rows
+    )
+    return replace(table, axes=(*table.axes, *shared), rows=rows)
+
+
+def _with_axes(table: Table, axes: Sequence[str]) -> Table:
+    rows = tuple(replace(row, axes={axis: row.axes[axis] for axis in axes}) for row in table.rows)
+    return replace(table, axes=tuple(axes), rows=rows)
+
+
+def _follows(rows: Sequence[Row], axis: str, others: Sequence[str]) -> bool:
+    seen: dict[str, Any] = {}
+    keys = [canonical([row.axes[other] for other in others]) for row in rows]
+    values = [row.axes[axis] for row in rows]
+    return all(seen.setdefault(k, value) == value for k, value in zip(keys, values, strict=True))
 
 
 def _pooled(estimates: Sequence[Estimate]) -> Estimate:

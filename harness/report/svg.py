@@ -1,6 +1,9 @@
 """Matplotlib figures as SVG that follows the page: its text colour, its font, its reader."""
 
 import re
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
@@ -57,9 +60,12 @@ class Plot:
         return f"{head}{_NAMESPACE}{_PAPER}>{rest}"
 
 
-def style() -> Any:
+@contextmanager
+def style() -> Iterator[None]:
     """Context in which figures of the report are made."""
-    return mpl.rc_context(_STYLE)
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's font may have it
+        yield
 
 
 def plot(figure: Figure, *, slug: str, title: str, caption: str) -> Plot:
@@ -80,16 +86,19 @@ def plot(figure: Figure, *, slug: str, title: str, caption: str) -> Plot:
 
 
 def _tidy(body: str, slug: str) -> str:
-    """Ink in currentColor, ids unique to the page, no font of this machine, no idle spaces."""
-    body = body.replace(INK, "currentColor")
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(r' id="([^"]+)"', lambda m: m.group(0) if m.group(1) in used else "", body)
-    for name in used:
-        body = body.replace(f'"{name}"', f'"{slug}-{name}"')
-        body = body.replace(f'"#{name}"', f'"#{slug}-{name}"').replace(
-            f"url(#{name})", f"url(#{slug}-{name})"
-        )
+    """Ink in currentColor, ids unique to the page, no font of this machine, no idle spaces.
+
+    Only what stands in tags is touched: the words and numbers of a figure are its message.
+    """
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
-    body = re.sub(r"font: (?:[a-z]+ )*([\d.]+)px [^;\"]*", r"font-size: \1px", body)
-    body = re.sub(r"(\d+\.\d\d)\d+", r"\1", body)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
+    body = re.sub(r"<[^>]+>", lambda tag: _tidy_tag(tag[0], used, slug), body)
     return re.sub(r">\s+<", "><", body).strip()
+
+
+def _tidy_tag(tag: str, used: Collection[str], slug: str) -> str:
+    tag = tag.replace(INK, "currentColor")
+    tag = re.sub(r' id="([^"]+)"', lambda m: f' id="{slug}-{m[1]}"' if m[1] in used else "", tag)
+    tag = re.sub(r'(href="#|url\(#)', rf"\1{slug}-", tag)
+    tag = re.sub(r"font: (?:[a-z]+ )*([\d.]+)px [^;\"]*", r"font-size: \1px", tag)
+    return re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)

@@ -104,7 +104,7 @@ def build(name: str, records: Sequence[Record], suite: Suite | None) -> Table:
         )
         for record in records
     ]
-    rows.sort(key=lambda row: [_order(value) for value in row.axes.values()])
+    rows.sort(key=lambda row: [order(value) for value in row.axes.values()])
     return Table(
         name=name,
         suite=suite,
@@ -123,6 +123,13 @@ def axis_text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def order(value: Any) -> tuple[int, float, str]:
+    """Sorts numbers by size, then everything else as text, nothing last."""
+    if isinstance(value, int | float):
+        return (0, value, "")
+    return (2, 0, "") if value is None else (1, 0, axis_text(value))
 
 
 def _metrics(records: Sequence[Record], suite: Suite) -> tuple[Metric, ...]:
@@ -256,10 +263,3 @@ def _values(records: Sequence[Record], metric: str) -> list[float]:
 def canonical(value: Any) -> str:
     """JSON that is equal for equal values."""
     return json.dumps(value, sort_keys=True)
-
-
-def _order(value: Any) -> tuple[int, float, str]:
-    """Numbers by size, then everything else as text, nothing last."""
-    if isinstance(value, int | float):
-        return (0, value, "")
-    return (2, 0, "") if value is None else (1, 0, axis_text(value))

@@ -1,18 +1,25 @@
 """Figures: the right kind for the axes, true slopes, words for those who cannot see them."""
 
+import re
+from dataclasses import replace
+from itertools import product
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from harness.report.axes import COLOURS
+from harness.card import Metric, Suite
+from harness.cell import digest
+from harness.record import Quantity
+from harness.report.axes import COLOURS, LETTER, short
 from harness.report.curves import MAX_CURVES, best_slice, slope
-from harness.report.heat import grid
-from harness.report.pareto import Point, front, pareto
+from harness.report.heat import surfaces
+from harness.report.pareto import pareto
 from harness.report.plots import plots
-from harness.report.series import series
+from harness.report.series import essential
 from harness.report.strips import strips
 from harness.report.tables import build
+from harness.report.tradeoff import Point, front, tradeoffs
 from tests.harness.reporting import QUALITY, SPEED, record, score, seconds, some_records
 
 
@@ -37,10 +44,48 @@ def test_figures_use_the_text_colour_and_describe_themselves():
     assert ElementTree.fromstring(figure.file).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314
 
 
+def texts(figure):
+    """The words and numbers of a figure."""
+    root = ElementTree.fromstring(figure.file)  # noqa: S314
+    return ["".join(one.itertext()) for one in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_words_and_numbers_of_a_figure_stay_whole():
+    name = 'v1.23456 id="7" #010203'
+    (figure,) = plots(speed([(name, {}, 1.0), ("b", {}, 1.001)]))
+    assert name in texts(figure)
+    assert not re.search(r"<[^>]*\d\.\d{3}", figure.inline)  # the drawing itself is cut
+
+
+LONG = "a_technique_whose_name_goes_on_" * 9
+
+
+@pytest.mark.parametrize("axes", [{}, {"n": (1, 2, 4)}, {"n": (1, 2, 4), "m": (1, 2)},
+                                  {"data": tuple(f"{LONG}{i}" for i in range(6))},
+                                  {"data": tuple(f"{LONG}{i}" for i in range(3))},
+                                  {LONG: ("语料", "Ж\n\x07", "العربية")}])  # fmt: skip
+def test_names_of_any_length_and_script_are_drawn_inside_the_figure(axes):
+    settings = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    cells = [(f"语{name}{LONG}", setting, 1.0 + place + len(name))
+             for name in ("", "b") for place, setting in enumerate(settings)]  # fmt: skip
+    for figure in plots(speed(cells)):
+        names = [text for text in texts(figure) if "technique" in text]
+        assert names
+        assert all(len(name) * LETTER < 0.5 * 540 for name in names)
+        assert any("…" in name for name in names)
+
+
+def test_a_long_text_keeps_both_ends():
+    assert short("abcdefghij", 5 * LETTER) == "ab…ij"
+    assert short("abcdefghij", 10 * LETTER) == "abcdefghij"
+    assert short("a\nb") == "a b"
+
+
 def test_curves_along_a_numeric_axis_tell_how_the_cost_grows():
     cells = [("plain", {"length": n}, 1e-6 * n**2) for n in (128, 256, 512, 1024)]
     cells += [("fast", {"length": n}, 1e-4 * n) for n in (128, 256, 512, 1024)]
     (figure,) = plots(speed(cells))
+    assert figure.title == "seconds along length"
     assert "Curves along length. ^s: grows with length to the power s." in figure.caption
     assert "plain ^2.00" in figure.inline
     assert "fast ^1.00" in figure.inline
@@ -101,13 +146,71 @@ def test_a_heat_map_ranks_within_each_setting():
     assert figure.inline.index(">fast<") < figure.inline.index(">slow<")
 
 
-def test_one_technique_over_two_axes_is_a_map_of_both():
-    cells = [("plain", {"batch": b, "width": w}, ord(b) * ord(w)) for b in "12" for w in "345"]
-    table = speed(cells)
-    found = grid(table, series(table, SPEED.metrics[0]))
-    assert (found.rows, found.columns) == (("batch 1", "batch 2"), ("3", "4", "5"))
-    assert np.isfinite(found.values).all()
-    assert "Brighter: better; empty" in caption(cells)
+def over_two_axes(techniques=("rtn", "gptq"), bits=(2, 3, 4, 8), groups=(32, 64)):
+    return [(name, {"bits": b, "group": g}, 4.0**-b * g * (1 + place))
+            for place, name in enumerate(techniques) for b in bits for g in groups]  # fmt: skip
+
+
+def test_a_suite_over_two_axes_has_a_map_of_both_beside_its_curves():
+    curve, heat = plots(speed(over_two_axes()))
+    assert (curve.title, heat.title) == ("seconds along bits", "seconds over bits and group")
+    assert curve.slug != heat.slug
+    assert "Down: bits; across: group. Brighter: better, in the same colours" in heat.caption
+    assert {"rtn", "gptq", "bits", "group", "2", "8", "32", "64"} <= set(texts(heat))
+
+
+def test_maps_hold_the_other_axes_and_sort_their_own():
+    cells = [(name, {**setting, "layer": layer}, value) for name, setting, value in over_two_axes()
+             for layer in ("up", "down") if layer == "up" or setting["bits"] > 2]  # fmt: skip
+    found = surfaces(speed(list(reversed(cells))), SPEED.metrics[0])
+    assert (found.down, found.across, found.rest) == ("bits", "group", "layer up")
+    assert (found.rows, found.columns) == (("2", "3", "4", "8"), ("32", "64"))
+    value = speed(cells).scales["seconds"]
+    assert value.factor * found.values["gptq"][1, 0] == pytest.approx(4.0**-3 * 64, rel=0.1)
+
+
+def test_options_that_most_techniques_vary_are_axes_of_figures():
+    def cell(name, options):
+        found = record("speed", f"toys/{name}", {"seconds": seconds(options.get("bits", 3))}, {})
+        return replace(found, options=options, cell_id=digest([name, options]))
+
+    cells = [cell(name, {"bits": b, "group": g}) for name in ("rtn", "gptq")
+             for b in (2, 4, 8) for g in (32, 64)]  # fmt: skip
+    table = build("speed", [*cells, cell("none", {})], SPEED)
+    assert table.axes == ()
+    curve, heat = plots(table)
+    assert heat.title == "seconds over bits and group"
+    assert "Left out, measured too seldom: none." in heat.caption
+    assert curve.title == "seconds along bits"
+    alone = [cell("rtn", {"bits": b}) for b in (2, 4, 8)] + [cell("a", {}), cell("b", {})]
+    assert essential(build("speed", alone, SPEED)).axes == ()
+
+
+def test_a_map_of_few_of_the_techniques_is_not_drawn():
+    rest = [(f"t{i}", {"bits": 2, "group": 32}, 1.0 + i) for i in range(8)]
+    assert surfaces(speed(over_two_axes() + rest[:6]), SPEED.metrics[0])
+    assert not surfaces(speed(over_two_axes() + rest), SPEED.metrics[0])
+
+
+def test_numbers_that_follow_from_other_axes_are_no_axes_of_figures():
+    cells = [("plain", {"n": n, "rounds": 100 // n, "dtype": d}, n)
+             for n in (1, 2, 4) for d in ("float32", "bfloat16")]  # fmt: skip
+    assert essential(speed(cells)).axes == ("n", "dtype")
+    assert "Curves along n at dtype" in caption(cells)
+
+
+def test_curves_of_few_techniques_do_not_replace_the_bars_of_all():
+    cells = [(f"t{i}", {"n": 1}, 1.0 + i) for i in range(8)]
+    cells += [("t0", {"n": n}, 2.0 * n) for n in (2, 4)]
+    bars, curve = plots(speed(cells))
+    assert bars.title == "seconds"
+    assert "Left out, measured too seldom: t1, t2, t3" in curve.caption
+
+
+def test_values_that_are_close_are_dots_on_an_axis_without_zero():
+    near, far = (plots(speed([("a", {}, 1.0), ("b", {}, end)]))[0] for end in (1.01, 3.0))
+    assert "0" in texts(far)
+    assert "0" not in texts(near)
 
 
 def test_settings_with_few_techniques_do_not_mix_with_those_of_many():
@@ -124,21 +227,92 @@ def test_a_metric_that_is_the_same_for_all_is_not_drawn():
 
 
 def test_front_respects_directions():
-    a, b, c = Point("a", False, 1.0, 1.0), Point("b", False, 2.0, 2.0), Point("c", False, 2.0, 1.5)
-    assert front([a, b, c], x_better="lower", y_better="higher") == [a, b]
-    assert front([a, b, c], x_better="higher", y_better="higher") == [b]
-    assert front([a, b, c], x_better="lower", y_better="lower") == [a]
+    a, b, c = (Point(n, "", False, x, y) for n, x, y in (("a", 1, 1), ("b", 2, 2), ("c", 2, 1.5)))
+    assert front([a, b, c], "lower", "higher") == [a, b]
+    assert front([a, b, c], "higher", "higher") == [b]
+    assert front([a, b, c], "lower", "lower") == [a]
 
 
 def test_quality_finds_its_cost_in_another_suite():
     records = some_records()
     table = build("speed", [r for r in records if r.suite == "speed"], SPEED)
     quality = build("quality", [r for r in records if r.suite == "quality"], QUALITY)
-    figure = pareto(quality, [quality, table])
-    assert figure is not None
-    assert "Time is from Speed" in figure.caption
+    (figure,) = pareto(quality, [quality, table])
+    assert "seconds is from Speed." in figure.caption
     assert "Not beaten on both: plain, fast, rival" in figure.caption
-    assert pareto(table, [quality, table]) is None
+    assert pareto(table, [quality, table]) == []
+
+
+TRADED = Suite(
+    title="Traded", question="What does it cost?", families=("toys",), baseline="",
+    metrics=(
+        Metric(name="loss", unit="1", better="lower", kind="error"),
+        Metric(name="size", unit="bit/parameter", better="lower", kind="count"),
+        Metric(name="peak", unit="B", better="lower", kind="memory"),
+        Metric(name="steps", unit="1", better="lower", kind="count"),
+    ),
+)  # fmt: skip
+
+
+def traded(cells):
+    """A table of (technique, setting, loss, metric of the cost, its value or None)."""
+    metrics = {metric.name: metric for metric in TRADED.metrics}
+
+    def quantity(name, value):
+        metric = metrics[name]
+        return Quantity(value=value, unit=metric.unit, better=metric.better, kind=metric.kind)
+
+    records = [
+        record("traded", f"toys/{name}",
+               {"loss": quantity("loss", loss)} | ({cost: quantity(cost, v)} if v else {}), setting)
+        for name, setting, loss, cost, v in cells
+    ]  # fmt: skip
+    return build("traded", records, TRADED)
+
+
+@pytest.mark.parametrize(("cost", "drawn"), [("size", True), ("peak", True), ("steps", False)])
+def test_bytes_and_bits_are_costs_and_other_counts_are_not(cost, drawn):
+    table = traded(
+        [("a", {}, 0.1, cost, 8.0), ("b", {}, 0.2, cost, 4.0), ("c", {}, 0.3, cost, 6.0)]
+    )
+    found = list(tradeoffs(table, [table]))
+    assert [one.across.metric.name for one in found] == [cost] * drawn
+    if drawn:
+        assert [point.label for point in found[0].best] == ["a", "b"]
+
+
+def test_a_tradeoff_says_who_is_left_out_and_why():
+    cells = [(name, {"data": d}, 0.1 * k, "size", 9.0 - k)
+             for k, name in enumerate("abcd", 1) for d in ("en", "de")]  # fmt: skip
+    cells = [*cells[:-1], ("free", {"data": "en"}, 0.5, "size", None)]
+    table = traded(cells)
+    (figure,) = pareto(table, [table])
+    assert "Medians over data." in figure.caption
+    assert "Left out, not in every setting: d." in figure.caption
+    assert "Left out, no size: free." in figure.caption
+
+
+def test_an_axis_along_which_quality_is_bought_is_drawn_and_not_averaged_away():
+    cells = [(name, {"bits": b, "data": d}, 2.0**-b * (1 + k) * len(d), "size", b + k)
+             for k, name in enumerate(("gptq", "rtn")) for b in (2, 3, 4)
+             for d in ("en", "den")]  # fmt: skip
+    (found,) = tradeoffs(table := traded(cells), [table])
+    assert (found.knobs, found.pooled) == (("bits",), ("data",))
+    assert len(found.points) == 6
+    assert [point.label for point in found.best] == ["gptq 2", "gptq 3", "gptq 4"]
+    worse = [(name, {"n": n}, n * (1 + k), "size", n * (2 - k))
+             for k, name in enumerate("ab") for n in (1, 2, 4)]  # fmt: skip
+    (found,) = tradeoffs(table := traded(worse), [table])
+    assert (found.knobs, len(found.points)) == ((), 2)  # larger n is harder, not better
+
+
+def test_names_that_would_hide_each_other_are_left_away():
+    cells = [(f"technique_{i}", {}, 0.1 + 1e-9 * i, "size", 5.0 - 1e-9 * i) for i in range(30)]
+    (figure,) = pareto(table := traded([*cells, ("far", {}, 0.2, "size", 9.0)]), [table])
+    named = [text for text in texts(figure) if text.startswith("technique")]
+    assert 1 <= len(named) <= 8
+    assert "far" in texts(figure)
+    assert "and 22 more" in figure.caption
 
 
 def test_strips_place_values_and_intervals_in_their_column():
