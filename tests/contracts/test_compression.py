@@ -156,7 +156,7 @@ def state(model):
 
 
 def same(one, other):
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def plain(layer, dtype):
