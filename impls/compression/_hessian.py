@@ -8,6 +8,7 @@ A column that no token has touched (H_pp = 0) is dead: its weights do nothing an
 float64. C columns.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -49,10 +50,25 @@ def inverse(matrix: Tensor) -> Tensor:
 def upper_factor(matrix: Tensor) -> Tensor:
     """The upper triangular U with H^-1 = U^T U, (C, C) float64.
 
+    H = R R^T, R upper triangular, is the Cholesky factor from the last column on, and U = R^-1: a
+    quarter less time than by H^-1.
+
     Raises:
         ValueError: if H is not positive definite.
     """
-    return _factor(inverse(matrix)).mT.contiguous()
+    upper = _factor(matrix.flip(0, 1)).flip(0, 1)
+    eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    return torch.linalg.solve_triangular(upper, eye, upper=True)
+
+
+def check_damp(damp: float) -> None:
+    """Refuse a damping that is none.
+
+    Raises:
+        ValueError: if it is below 0 or not finite.
+    """
+    if not 0 <= damp < math.inf:
+        raise ValueError(f"damp must be at least 0 and finite, got {damp}")
 
 
 def without(inverse: Tensor, place: Tensor | int) -> Tensor:
