@@ -3,21 +3,23 @@
     python benchmarks/weight_only.py [--rounds 15] [--threads 1 2] [--rows 1 2 4 ...] [--side 4096]
 
 y = x Wᵀ of one token or many; x is bfloat16, W is a square. int4 has a scale and a zero for 64
-columns, int8 one for a row, like torch's int8. Ours and torch's take turns, round after round, and
-every call meets weights that have left the caches: each has copies enough to fill them twice. A
-column is the time in ms, or a ratio of times with its 95 % bootstrap interval (above 1: ours is
-faster):
+columns, int8 one for a row, like torch's int8. Ours and torch's take turns, round after round. A
+turn is some products one after another, like those of a model's layers: after a pause, so that no
+thread of the turn before still spins, and each with weights that have left the caches. A column is
+the time of a product in ms, or a ratio of times with its 95 % bootstrap interval (above 1: ours is
+faster). Times of one thread are what it ran; those of more are what passed, and need an idle
+machine:
 
     int4 / ours     torch's `_weight_int4pack_mm_for_cpu` over our int4
     bf16 / ours     torch's bfloat16 `linear` over our int4
     int8 / ours     torch's `_weight_int8pack_mm` over our int8
-    of bandwidth    bytes of our int4 weights a second, of what reading memory reaches
+    of bandwidth    bytes of our int4 weights a second, of what summing memory reaches
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from itertools import cycle, product
+from itertools import cycle, islice, product
 from typing import Any
 
 import torch
@@ -29,7 +31,9 @@ from harness.statistics import Estimate, ratio
 from impls.compression.kernels import weight_only
 
 GROUP = 64
-CACHES = 64 << 20  # bytes that copies fill: twice a large cache
+CACHES = 64 << 20  # bytes that copies of weights fill: twice a large cache
+CALLS = 6  # products in a turn
+PAUSE_S = 0.01
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 
 Product = Callable[[Tensor], Any]
@@ -92,15 +96,17 @@ def cold(make: Callable[[], tuple[Product, int]]) -> tuple[Iterator[Product], in
 
 
 def seconds(works: dict[str, Iterator[Product]], x: Tensor, rounds: int) -> dict[str, list[float]]:
-    """Seconds of wall clock of every product in every round, after one that is not counted."""
+    """Seconds of a product in every round, after one that is not counted."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     samples: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name in list(works)[:: 1 if number % 2 else -1]:  # who goes first alternates
-            work = next(works[name])
-            start = time.perf_counter()
-            work(x)
+            time.sleep(PAUSE_S)
+            start = clock()
+            for work in islice(works[name], CALLS):
+                work(x)
             if number:
-                samples[name].append(time.perf_counter() - start)
+                samples[name].append((clock() - start) / CALLS)
     return samples
 
 

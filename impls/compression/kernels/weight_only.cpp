@@ -20,21 +20,30 @@
 //            the magnitude of code - 127.5, less a half
 //   scales, centred zeros   (strip, group, 32 rows) float32 or float16
 //
-// Few rows of x multiply codes that are decoded as they come; many rows share codes decoded once
-// into the cache. Sums are in float32. No result depends on the number of threads.
+// Codes are decoded as they come, for up to ROWS rows of x at a time: that costs less than decoding
+// them once into the cache and reading from there, however many rows there are. Sums are in float32.
+// No result depends on the number of threads.
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <system_error>
 #include <thread>
 #include <type_traits>
-#include <vector>
 
+#include <unistd.h>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
@@ -54,16 +63,19 @@ namespace {
 
 constexpr int64_t LANES = 16, VECTORS = 2, STRIP = LANES * VECTORS;  // rows of W
 #ifdef __AVX512F__
-constexpr int64_t ROWS = 6;  // of x in a register tile
+constexpr int64_t ROWS = 8;  // of x in a register tile
 #else
 constexpr int64_t ROWS = 2;
 #endif
-constexpr int64_t DECODED = 256;      // columns of a strip that are decoded into the cache
-constexpr int64_t AHEAD = 2048;       // bytes between what is read and what is prefetched
-constexpr int64_t PASS = 240;         // rows of x that share a decoded strip
-constexpr int64_t ITEM = 1 << 17;     // codes that a thread takes at a time, at least
-constexpr int64_t WORTH = 1 << 21;    // weights (times rows) that are worth another thread
+constexpr int64_t CHUNK = 256;  // columns, at most: longer sums would lose accuracy
+constexpr int64_t AHEAD = 4096;  // bytes between what is read and what is prefetched
+constexpr int64_t PASS = 256;  // rows of x whose sums stay in the cache
+constexpr int64_t ITEM = 1 << 17;  // codes that a thread takes at a time, at least
+constexpr int64_t WORTH = 1 << 21;  // weights (times rows) that are worth another thread
+constexpr std::chrono::microseconds AWAKE{100};  // how long a thread waits for its next job
+constexpr int64_t YIELDS = 100;  // before a caller sleeps until its job is done
 
+using Clock = std::chrono::steady_clock;
 using Word = int32_t;
 using Vec = float __attribute__((vector_size(4 * LANES)));
 using Int = int32_t __attribute__((vector_size(4 * LANES)));
@@ -135,7 +147,7 @@ INLINE Vec widen(Short half) {  // float16 that is finite
 #endif
 }
 
-// Vectors of words from codes; word j of a block is columns PAIR * j and on.
+// Vectors of words from the codes of a strip; word j of a block is columns PAIR * j and on.
 template <int64_t BITS>
 struct Codes {
   static constexpr int64_t COLUMNS = 32 / BITS;  // of a block
@@ -279,18 +291,6 @@ INLINE Int Codes<8>::Block::word(int64_t j, int64_t n) const {
 
 #endif
 
-struct Panel {  // vectors of words, decoded
-  static constexpr int64_t COLUMNS = 8;
-  const Word* first;
-
-  struct Block {
-    const Word* words;
-    INLINE Int word(int64_t j, int64_t n) const { return load<Int>(words + j * STRIP + n * LANES); }
-  };
-
-  INLINE Block block(int64_t index) const { return {first + index * COLUMNS / PAIR * STRIP}; }
-};
-
 struct Scales {  // of one strip
   const void *scales, *zeros;
   bool half;
@@ -308,19 +308,15 @@ struct Rows {         // of x, packed for a tile of M of them
   const float* sums;  // (chunk, M), negative
 };
 
-// totals (M, STRIP) += x W^T over some chunks; W is from its first block on.
-template <class Source, int64_t M, int64_t P>
-void tile(Source source, Rows x, const Scales& scales, int64_t first, int64_t count,
-          int64_t chunk_columns, float* totals) {
-  constexpr int64_t WORDS = Source::COLUMNS / PAIR;  // of a block
-  const int64_t blocks = chunk_columns / Source::COLUMNS;
-  Vec total[M][VECTORS];
-#pragma GCC unroll 8
-  for (int64_t m = 0; m < M; ++m)
-#pragma GCC unroll 8
-    for (int64_t n = 0; n < VECTORS; ++n) total[m][n] = load<Vec>(totals + m * STRIP + n * LANES);
-  const Word* words = x.words + first * (chunk_columns / PAIR) * P * M;
-  for (int64_t chunk = first; chunk < first + count; ++chunk) {
+// totals (M, STRIP) = x W^T.
+template <int64_t BITS, int64_t M, int64_t P>
+void tile(Codes<BITS> codes, Rows x, const Scales& scales, int64_t chunks, int64_t chunk_columns,
+          float* totals) {
+  constexpr int64_t COLUMNS = codes.COLUMNS;
+  const int64_t blocks = chunk_columns / COLUMNS;
+  const Word* words = x.words;
+  std::memset(totals, 0, M * STRIP * sizeof(float));
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     Vec sum[M][VECTORS];
 #pragma GCC unroll 8
     for (int64_t n = 0; n < VECTORS; ++n) {
@@ -328,13 +324,13 @@ void tile(Source source, Rows x, const Scales& scales, int64_t first, int64_t co
 #pragma GCC unroll 8
       for (int64_t m = 0; m < M; ++m) sum[m][n] = zero * x.sums[chunk * M + m];
     }
-    for (int64_t block = (chunk - first) * blocks; block < (chunk - first + 1) * blocks; ++block) {
-      const auto codes = source.block(block);
+    for (int64_t i = chunk * blocks; i < (chunk + 1) * blocks; ++i) {
+      const auto block = codes.block(i);
 #pragma GCC unroll 8
-      for (int64_t j = 0; j < WORDS; ++j) {
+      for (int64_t j = 0; j < COLUMNS / PAIR; ++j) {
         Int w[VECTORS];
 #pragma GCC unroll 8
-        for (int64_t n = 0; n < VECTORS; ++n) w[n] = codes.word(j, n);
+        for (int64_t n = 0; n < VECTORS; ++n) w[n] = block.word(j, n);
 #pragma GCC unroll 8
         for (int64_t part = 0; part < P; ++part)
 #pragma GCC unroll 8
@@ -349,13 +345,12 @@ void tile(Source source, Rows x, const Scales& scales, int64_t first, int64_t co
     for (int64_t n = 0; n < VECTORS; ++n) {
       const Vec scale = scales.of(scales.scales, chunk, n);
 #pragma GCC unroll 8
-      for (int64_t m = 0; m < M; ++m) total[m][n] += scale * sum[m][n];
+      for (int64_t m = 0; m < M; ++m) {
+        float* total = totals + m * STRIP + n * LANES;
+        store(total, load<Vec>(total) + scale * sum[m][n]);
+      }
     }
   }
-#pragma GCC unroll 8
-  for (int64_t m = 0; m < M; ++m)
-#pragma GCC unroll 8
-    for (int64_t n = 0; n < VECTORS; ++n) store(totals + m * STRIP + n * LANES, total[m][n]);
 }
 
 // Uninitialised memory on a cache line's boundary.
@@ -372,27 +367,88 @@ class Buffer {
   std::unique_ptr<T, decltype(&std::free)> first_;
 };
 
+// Threads that sleep between jobs: waking one takes a tenth of the time of starting one, and on a
+// busy machine a hundredth. A job waits for no thread that has not begun on it. A forked process
+// has none of its parent's threads, and makes a team of its own.
+class Team {
+ public:
+  static Team& of_this_process() {
+    static std::atomic<Team*> current{nullptr};
+    Team* team = current;
+    while (!team || team->process_ != getpid()) {
+      auto fresh = std::make_unique<Team>();
+      if (current.compare_exchange_strong(team, fresh.get())) team = fresh.release();
+    }
+    return *team;
+  }
+
+  // work(worker) by up to `threads` threads, the caller among them as worker 0.
+  void run(int64_t threads, const std::function<void(int64_t)>& work) {
+    const std::unique_lock<std::mutex> mine(one_job_, std::try_to_lock);
+    if (threads == 1 || !mine) return work(0);
+    grow(threads);
+    {
+      const std::lock_guard<std::mutex> hold(lock_);
+      work_ = &work;
+      threads_ = threads;
+      ++job_;
+    }
+    wake_.notify_all();
+    work(0);
+    std::unique_lock<std::mutex> hold(lock_);
+    work_ = nullptr;
+    for (int64_t i = 0; i < YIELDS && active_; ++i) {  // mostly they are just done
+      hold.unlock();
+      std::this_thread::yield();
+      hold.lock();
+    }
+    done_.wait(hold, [this] { return !active_; });
+  }
+
+ private:
+  void grow(int64_t threads) try {
+    for (; size_ < threads; ++size_) std::thread(&Team::serve, this, size_).detach();
+  } catch (const std::system_error&) {
+  }  // the system gives no more threads: those there are do all
+
+  void serve(int64_t worker) {
+    std::unique_lock<std::mutex> hold(lock_);
+    for (int64_t last = 0;;) {
+      hold.unlock();
+      for (const auto end = Clock::now() + AWAKE; job_ == last && Clock::now() < end;) {
+      }
+      hold.lock();
+      wake_.wait(hold, [&] { return work_ && job_ != last && worker < threads_; });
+      last = job_;
+      ++active_;
+      const auto& work = *work_;
+      hold.unlock();
+      work(worker);
+      hold.lock();
+      if (!--active_) done_.notify_one();
+    }
+  }
+
+  const pid_t process_ = getpid();
+  std::mutex one_job_, lock_;
+  std::condition_variable wake_, done_;
+  const std::function<void(int64_t)>* work_ = nullptr;
+  std::atomic<int64_t> job_{0};
+  int64_t threads_ = 0, active_ = 0, size_ = 1;
+};
+
 // body(item, worker) for every item; idle workers take the next one.
 template <class Body>
 void parallel(int64_t items, int64_t threads, const Body& body) {
   std::atomic<int64_t> next{0};
-  const auto work = [&](int64_t worker) {
+  Team::of_this_process().run(std::min(threads, items), [&](int64_t worker) {
     for (int64_t item; (item = next.fetch_add(1)) < items;) body(item, worker);
-  };
-  std::vector<std::thread> others;
-  others.reserve(threads);
-  for (int64_t worker = 1; worker < std::min(threads, items); ++worker) try {
-      others.emplace_back(work, worker);
-    } catch (const std::system_error&) {
-      break;  // the system gives no more threads: those there are do all items
-    }
-  work(0);
-  for (auto& other : others) other.join();
+  });
 }
 
-// The largest part of a group that is decoded at once: a multiple of 8 that divides it.
+// The largest part of a group that is a multiple of 8, divides it and has at most CHUNK columns.
 int64_t chunk_of(int64_t group) {
-  int64_t parts = (group + DECODED - 1) / DECODED;
+  int64_t parts = (group + CHUNK - 1) / CHUNK;
   while (group % (8 * parts)) ++parts;
   return group / parts;
 }
@@ -405,12 +461,8 @@ struct Pass {
   int64_t begin, rows, threads;
   int64_t chunk = chunk_of(p.C / p.G), chunks = p.C / chunk, words = p.C / PAIR;
   int64_t strips = (p.R + STRIP - 1) / STRIP, tiles = (rows + ROWS - 1) / ROWS;
-  int64_t together = std::max<int64_t>(1, DECODED / chunk);  // chunks decoded at once
-  int64_t panel_words = tiles > 1 ? together * chunk / PAIR * STRIP : 0;
-  int64_t scratch_words = panel_words + rows * STRIP;
   Buffer<Word> x{rows * words * P};
-  Buffer<float> sums{rows * chunks};
-  Buffer<Word> scratch{threads * scratch_words};
+  Buffer<float> sums{rows * chunks}, totals{threads * rows * STRIP};
 
   void run() {
     if (tiles == 1) pack(0);
@@ -461,48 +513,26 @@ struct Pass {
     const int64_t at = s * p.G * STRIP * (p.half ? 2 : 4);
     const Scales scales{static_cast<const uint8_t*>(p.scales) + at,
                         static_cast<const uint8_t*>(p.zeros) + at, p.half != 0, chunks / p.G};
-    Word* panel = scratch + worker * scratch_words;
-    float* totals = reinterpret_cast<float*>(panel + panel_words);
-    std::memset(totals, 0, rows * STRIP * sizeof(float));
-    if (tiles == 1) any_tile(codes, scales, 0, rows, 0, chunks, totals);
-    else
-      for (int64_t c = 0; c < chunks; c += together) {
-        const int64_t count = std::min(together, chunks - c);
-        decode(codes, c * chunk, count * chunk, panel);
-        for (int64_t t = 0; t < tiles; ++t)
-          any_tile(Panel{panel}, scales, first_row(t), first_row(t + 1) - first_row(t), c, count,
-                   totals + first_row(t) * STRIP);
-      }
-    write(totals, s);
+    float* sum = totals + worker * rows * STRIP;
+    for (int64_t t = 0; t < tiles; ++t)
+      any_tile(codes, scales, first_row(t), first_row(t + 1) - first_row(t), sum);
+    write(sum, s);
   }
 
-  static void decode(Codes<BITS> codes, int64_t column, int64_t columns, Word* to) {
-    const int64_t first = column / codes.COLUMNS, count = columns / codes.COLUMNS;
-    for (int64_t i = first; i < first + count; ++i) {
-      const auto block = codes.block(i);
-#pragma GCC unroll 8
-      for (int64_t j = 0; j < codes.COLUMNS / PAIR; ++j)
-#pragma GCC unroll 8
-        for (int64_t n = 0; n < VECTORS; ++n, to += LANES) store(to, block.word(j, n));
-    }
-  }
-
-  template <class Source, int64_t M = ROWS>
-  void any_tile(Source source, const Scales& scales, int64_t row, int64_t count, int64_t first,
-                int64_t n_chunks, float* totals) {
+  template <int64_t M = ROWS>
+  void any_tile(Codes<BITS> codes, const Scales& scales, int64_t row, int64_t count, float* sum) {
     if (count == M)
-      tile<Source, M, P>(source, {x + row * words * P, sums + row * chunks}, scales, first,
-                         n_chunks, chunk, totals);
-    else if constexpr (M > 1)
-      any_tile<Source, M - 1>(source, scales, row, count, first, n_chunks, totals);
+      tile<BITS, M, P>(codes, {x + row * words * P, sums + row * chunks}, scales, chunks, chunk,
+                       sum + row * STRIP);
+    else if constexpr (M > 1) any_tile<M - 1>(codes, scales, row, count, sum);
   }
 
-  void write(const float* totals, int64_t s) {
+  void write(const float* sum, int64_t s) {
     const int64_t first = s * STRIP, count = std::min(STRIP, p.R - first);
     for (int64_t m = 0; m < rows; ++m) {
       S* to = static_cast<S*>(p.out) + (begin + m) * p.R + first;
       for (int64_t r = 0; r < count; ++r)
-        to[r] = from_float<S>(totals[m * STRIP + r] + (p.bias ? p.bias[first + r] : 0));
+        to[r] = from_float<S>(sum[m * STRIP + r] + (p.bias ? p.bias[first + r] : 0));
     }
   }
 };
@@ -525,6 +555,16 @@ int run(const Problem& p) {
 }  // namespace
 
 extern "C" {
+// Ask for large pages where memory is not written to yet: reading 8 MB through small ones takes a
+// fifth longer.
+void advise([[maybe_unused]] uint8_t* memory, [[maybe_unused]] int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t PAGE = 2 << 20;
+  const uintptr_t first = (uintptr_t(memory) + PAGE - 1) / PAGE * PAGE;
+  const uintptr_t end = (uintptr_t(memory) + bytes) / PAGE * PAGE;
+  if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+#endif
+}
 int linear_float32(const Problem* p) {
   return p->bits == 4 ? run<float, 4>(*p) : run<float, 8>(*p);
 }
