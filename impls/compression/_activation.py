@@ -4,17 +4,21 @@ X (N, C) tokens of one call, N all leading axes together.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from impls.compression._grid import Affine, Grid
+from impls.compression._product import has_integer_product, integer_linear
+from impls.compression._stored import StoredWeight
 
 NO_FACTOR = (
     "scales of input channels do not factor out of an integer product, "
     "Σ_c s_c q_xc q_wc: choose 'tensor' or 'token'"
 )
+
+_KINDS: dict[str, type["ActivationRounding"]] = {}
 
 
 class ActivationRounding(nn.Module):
@@ -28,6 +32,13 @@ class ActivationRounding(nn.Module):
         ValueError: for a granularity that an integer product cannot have, or a static scale for
             each token, which nobody can know beforehand.
     """
+
+    kind: ClassVar[str] = "all"
+
+    def __init_subclass__(cls) -> None:
+        """Make the kind known to `from_packed`."""
+        super().__init_subclass__()
+        _KINDS[cls.kind] = cls
 
     def __init__(self, grid: Grid, low: Tensor | None = None, high: Tensor | None = None) -> None:
         super().__init__()
@@ -53,15 +64,36 @@ class ActivationRounding(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         return self.affine(flat).rounded(flat).to(x.dtype).view(x.shape)
 
+    def linear(self, x: Tensor, weight: StoredWeight, bias: Tensor | None) -> Tensor:
+        """The product of x (..., C), rounded, and the transposed weight, plus bias; in x's dtype.
+
+        It is one of integers where the weight has one scale for all or one a row.
+        """
+        if not has_integer_product(weight):
+            return weight.linear(self(x), bias)
+        codes, affine = self.quantize(x.reshape(-1, x.shape[-1]))
+        y = integer_linear(codes, affine, weight).to(x.dtype)
+        y = y if bias is None else y + bias
+        return y.view(*x.shape[:-1], -1)
+
     def header(self) -> dict[str, Any]:
-        """What `from_packed` needs beside the bounds, as JSON."""
-        return {name: getattr(self.grid, name) for name in Grid.__slots__}
+        """What `from_packed` needs beside the buffers, as JSON."""
+        return {"kind": self.kind, **{name: getattr(self.grid, name) for name in Grid.__slots__}}
+
+    @staticmethod
+    def from_packed(
+        header: Mapping[str, Any], buffers: Mapping[str, Tensor]
+    ) -> "ActivationRounding":
+        """The rounding of a header and buffers, of the kind that the header tells."""
+        options = {name: header[name] for name in Grid.__slots__}
+        return _KINDS[header["kind"]]._of(Grid(**options), header, buffers)
 
     @classmethod
-    def from_packed(cls, header: Mapping[str, Any], bounds: Tensor | None) -> "ActivationRounding":
-        """The rounding of a header and, if static, its bounds."""
-        low, high = (None, None) if bounds is None else bounds
-        return cls(Grid(**header), low, high)
+    def _of(cls, grid: Grid, header: Mapping[str, Any], buffers: Mapping[str, Tensor]) -> Self:
+        return cls(grid, *buffers.get("bounds", (None, None)))
+
+
+_KINDS[ActivationRounding.kind] = ActivationRounding
 
 
 def check_activation_grid(grid: Grid, *, static: bool) -> None:

@@ -1,14 +1,16 @@
 """Calibration: what a model's layers read, streamed into sums while batches run; nothing is kept.
 
-    hessian  H = 2 sum_t x_t x_t^T,    absmax  max_t |x_t|,    absmean  mean_t |x_t|,    range
+    hessian  H = 2 sum_t x_t x_t^T,    squares  diag(H) / 2,    absmax  max_t |x_t|
+    absmean  mean_t |x_t|,    range
 
 A technique says what it needs. Layers that read the same tensor share one set of sums. C input
 channels, N tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -18,7 +20,7 @@ from impls.compression._grid import check_finite
 from impls.compression._histogram import Histogram
 from impls.compression._hosts import Batch, kept, run
 
-Need = Literal["hessian", "absmax", "absmean", "range"]
+Need = Literal["hessian", "squares", "absmax", "absmean", "range"]
 
 
 @dataclass
@@ -27,6 +29,7 @@ class LayerStatistics:
 
     n_tokens: int = 0
     hessian: Tensor | None = None  # 2 sum x x^T, (C, C) float64
+    squares: Tensor | None = None  # sum x^2, (C,) float64
     absmax: Tensor | None = None  # (C,) float32
     abssum: Tensor | None = None  # (C,) float64
     range: Histogram | None = None  # of all numbers
@@ -48,6 +51,9 @@ class LayerStatistics:
             wide = x.double()
             new = 2 * wide.T @ wide
             self.hessian = new if self.hessian is None else self.hessian + new
+        if "squares" in needs:
+            new = x.double().square().sum(0)
+            self.squares = new if self.squares is None else self.squares + new
         if "absmax" in needs:
             new = x.abs().amax(0).float()
             self.absmax = new if self.absmax is None else torch.maximum(self.absmax, new)
@@ -78,24 +84,35 @@ class Calibration:
             raise ValueError("calibration needs at least one batch of token ids, got none")
 
     def collect(
-        self, model: nn.Module, layers: Sequence[str], needs: frozenset[Need]
+        self,
+        model: nn.Module,
+        layers: Sequence[str],
+        needs: frozenset[Need],
+        maps: Mapping[str, nn.Module] = MappingProxyType({}),
     ) -> dict[str, LayerStatistics]:
         """Run all batches once; the statistics of each layer by name.
+
+        Args:
+            model: what is run.
+            layers: names of linear layers.
+            needs: which sums.
+            maps: what stands before a layer, while it runs; the sums are of its result.
 
         Raises:
             ValueError: if a layer has read nothing, or something that is not finite.
         """
         by_layer: dict[str, LayerStatistics] = {}
-        last: list[Any] = [None, None]  # the tensor read last, and the sums it went into
+        last: list[Any] = [None] * 4  # the tensor read last, its map and result, and their sums
 
-        def reader(name: str, keep: Tensor | None) -> Callable[[nn.Module, Tensor], None]:
-            def read(_: nn.Module, x: Tensor) -> None:
-                if x is last[0]:
-                    by_layer[name] = last[1]
-                    return
-                statistics = by_layer.setdefault(name, LayerStatistics())
-                statistics.add(tokens(x, keep), needs)
-                last[:] = x, statistics
+        def reader(name: str, keep: Tensor | None) -> Callable[[nn.Module, Tensor], Tensor]:
+            def read(_: nn.Module, x: Tensor) -> Tensor:
+                before = maps.get(name)
+                if x is not last[0] or before is not last[1]:
+                    mapped = x if before is None else before(x)
+                    last[:] = x, before, mapped, by_layer.setdefault(name, LayerStatistics())
+                    last[3].add(tokens(mapped, keep), needs)
+                by_layer[name] = last[3]
+                return last[2]
 
             return read
 
@@ -118,9 +135,12 @@ class Calibration:
 
 @contextmanager
 def reading(
-    model: nn.Module, readers: dict[str, Callable[[nn.Module, Tensor], None]]
+    model: nn.Module, readers: dict[str, Callable[[nn.Module, Tensor], Tensor | None]]
 ) -> Iterator[None]:
-    """Inside the block, each reader is called with its layer and what that layer reads."""
+    """Inside the block, each reader is called with its layer and what that layer reads.
+
+    A tensor that it returns is what the layer then reads.
+    """
     hooks = [
         model.get_submodule(name).register_forward_pre_hook(
             lambda module, args, read=read: read(module, args[0])

@@ -22,41 +22,44 @@ class Fold:
         targets: names within the block.
         norm: name of the norm that feeds them alone, or None.
         linear: name of the linear layer whose rows are their input's channels, or None.
+        normed: whether their input comes from a norm, be it one that feeds others too.
     """
 
     targets: tuple[str, ...]
     norm: str | None = None
     linear: str | None = None
+    normed: bool = False
 
 
-PRE_NORM = {  # of a block that has these names: ours, Llama's
-    "attention_norm": (
-        Fold(("attention.q_proj", "attention.k_proj", "attention.v_proj"), norm="attention_norm"),
+_QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
+_LLAMA_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_BERT_QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
+FOLDS = (  # the blocks of our decoder, Llama, our encoder, BERT; the first two are pre-norm
+    (
+        Fold(_QKV, norm="attention_norm", normed=True),
         Fold(("attention.o_proj",), linear="attention.v_proj"),
-        Fold(("mlp.gate_proj", "mlp.up_proj"), norm="mlp_norm"),
+        Fold(("mlp.gate_proj", "mlp.up_proj"), norm="mlp_norm", normed=True),
         Fold(("mlp.down_proj",), linear="mlp.up_proj"),
     ),
-    "input_layernorm": (
-        Fold(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), norm="input_layernorm"),
+    (
+        Fold(_LLAMA_QKV, norm="input_layernorm", normed=True),
         Fold(("self_attn.o_proj",), linear="self_attn.v_proj"),
-        Fold(("mlp.gate_proj", "mlp.up_proj"), norm="post_attention_layernorm"),
+        Fold(("mlp.gate_proj", "mlp.up_proj"), norm="post_attention_layernorm", normed=True),
         Fold(("mlp.down_proj",), linear="mlp.up_proj"),
     ),
-}
-POST_NORM = {  # ours, BERT's
-    "attention.q_proj": (
-        Fold(("attention.q_proj", "attention.k_proj", "attention.v_proj")),
+    (
+        Fold(_QKV, normed=True),
         Fold(("attention.o_proj",), linear="attention.v_proj"),
-        Fold(("up_proj",)),
+        Fold(("up_proj",), normed=True),
         Fold(("down_proj",)),
     ),
-    "attention.self.query": (
-        Fold(("attention.self.query", "attention.self.key", "attention.self.value")),
+    (
+        Fold(_BERT_QKV, normed=True),
         Fold(("attention.output.dense",), linear="attention.self.value"),
-        Fold(("intermediate.dense",)),
+        Fold(("intermediate.dense",), normed=True),
         Fold(("output.dense",)),
     ),
-}
+)
 
 
 def folds_of(block: nn.Module) -> tuple[Fold, ...]:
@@ -66,15 +69,17 @@ def folds_of(block: nn.Module) -> tuple[Fold, ...]:
         ValueError: if it is none of these.
     """
     names = {name for name, _ in block.named_modules()}
-    # A gated block is pre-norm; our post-norm block has norms of the same names but no gate.
-    tables = PRE_NORM if "mlp.gate_proj" in names else POST_NORM
-    for mark, folds in tables.items():
-        if mark in names:
+    for folds in FOLDS:
+        if all(names.issuperset(_named(fold)) for fold in folds):
             return tuple(_checked(block, fold) for fold in folds)
     raise ValueError(
         f"{type(block).__name__} is no block of a decoder or encoder of impls.models, a Llama or a "
         "BERT: only their norms and layers are known by name"
     )
+
+
+def _named(fold: Fold) -> tuple[str, ...]:
+    return (*fold.targets, *(name for name in (fold.norm, fold.linear) if name))
 
 
 def _checked(block: nn.Module, fold: Fold) -> Fold:

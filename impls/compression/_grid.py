@@ -93,7 +93,7 @@ class Grid:
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise ValueError(f"bits must be from 2 to 8, got {self.bits}")
-        if self.granularity == "group" and self.group < 2:
+        if self.group < 2:
             raise ValueError(f"group must be at least 2, got {self.group}")
         if not 50 < self.percentile <= 100:
             raise ValueError(f"percentile must be above 50 and at most 100, got {self.percentile}")

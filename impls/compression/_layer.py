@@ -2,10 +2,6 @@
 
     y = weight(activation(input_map(x))) + bias
 
-Where the weight and its input are integers with one scale a row, the product is one of integers:
-
-    Y = s_x s_w (Q_x Q_w^T - z_x 1 rowsum(Q_w)^T - rowsum(Q_x) z_w^T + C z_x z_w^T)
-
 R output rows, C input columns, x (..., C).
 """
 
@@ -13,13 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
 
 from impls.compression._activation import ActivationRounding
-from impls.compression._grid import Affine
 from impls.compression._inputs import MAPS, InputMap
-from impls.compression._integer import IntegerWeight
 from impls.compression._stored import PackedError, StoredWeight, check_tensors, kind_of
 
 FORMAT = "llmatrix compressed linear 1"
@@ -31,6 +24,13 @@ class Parts(NamedTuple):
     weight: StoredWeight
     activation: ActivationRounding | None = None
     input_map: InputMap | None = None
+
+
+class Around(NamedTuple):
+    """Scales that neighbours of a layer have taken on, so that it stands for another weight."""
+
+    input: Tensor | None = None  # (C,): it reads x / input
+    output: Tensor | None = None  # (R,): it is to give y / output
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,17 @@ class CompressedLinear(nn.Module):
     Args:
         parts: weight, rounding and map of the input.
         bias: (R,), or None.
+
+    Attributes:
+        around: scales folded into its neighbours, by which alone it can be compared with the layer
+            it replaced; not stored: None where it was loaded and there were some.
     """
 
     def __init__(self, parts: Parts, bias: Tensor | None = None) -> None:
         super().__init__()
         self.weight, self.activation, self.input_map = parts
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        self.around: Around | None = Around()
 
     @property
     def in_features(self) -> int:
@@ -71,12 +76,7 @@ class CompressedLinear(nn.Module):
         bias = None if self.bias is None else self.bias.to(x.dtype)
         if self.activation is None or not x.numel():  # no tokens have no range
             return self.weight.linear(x, bias)
-        if not has_integer_product(self.weight):
-            return self.weight.linear(self.activation(x), bias)
-        codes, affine = self.activation.quantize(x.reshape(-1, x.shape[-1]))
-        y = integer_linear(codes, affine, self.weight).to(x.dtype)
-        y = y if bias is None else y + bias
-        return y.view(*x.shape[:-1], -1)
+        return self.activation.linear(x, self.weight, bias)
 
     def dequantize(self) -> Tensor:
         """The weight it stands for over plain inputs, (R, C) float32."""
@@ -108,6 +108,7 @@ class CompressedLinear(nn.Module):
             "format": FORMAT,
             "weight": {"kind": self.weight.kind, **self.weight.header()},
             **{name: part and part.header() for name, part in parts.items()},
+            "folded": self.around is None or any(s is not None for s in self.around),
         }
         if self.input_map is not None:
             header["input_map"]["kind"] = self.input_map.kind
@@ -137,48 +138,17 @@ class CompressedLinear(nn.Module):
             check_tensors({**shapes, **header["beside"]}, tensors)
             weight = kind.from_packed(header["weight"], _under("weight", tensors))
             activation = header["activation"] and ActivationRounding.from_packed(
-                header["activation"], tensors.get("activation.bounds")
+                header["activation"], _under("activation", tensors)
             )
             input_map = header["input_map"] and _input_map(header["input_map"], tensors)
+            folded = header["folded"]
         except PackedError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PackedError(f"the layer is incomplete or damaged: {error}") from error
-        return cls(Parts(weight, activation, input_map), tensors.get("bias"))
-
-
-def has_integer_product(weight: StoredWeight) -> bool:
-    """Whether a weight's scales factor out of a sum over input channels."""
-    return isinstance(weight, IntegerWeight) and weight.scales.shape[1] == 1
-
-
-def integer_linear(codes: Tensor, x: Affine, weight: IntegerWeight) -> Tensor:
-    """The product of rounded inputs and weights, summed as 32-bit integers; (N, R) float32.
-
-    Args:
-        codes: of the input, (N, C) integers.
-        x: what they stand for.
-        weight: with one scale for all or one a row.
-    """
-    w = weight.affine()
-    q_w = weight.integers()
-    # Codes from 0 to 255 become -128 to 127, and zero points with them.
-    shift_x, shift_w = (128 if affine.low == 0 else 0 for affine in (x, w))
-    left, right = (codes.int() - shift_x).to(torch.int8), (q_w - shift_w).to(torch.int8)
-    z_x, z_w = (x.zero.int() - shift_x).view(-1, 1), (w.zero.int() - shift_w).view(1, -1)
-    sums = integer_matmul(left, right)
-    sums = (
-        sums - z_x * right.sum(1, dtype=torch.int32) - left.sum(1, dtype=torch.int32)[:, None] * z_w
-    )
-    sums = sums + codes.shape[1] * z_x * z_w
-    return sums.float() * (x.scale.view(-1, 1) * w.scale.view(1, -1))
-
-
-def integer_matmul(left: Tensor, right: Tensor) -> Tensor:
-    """The product of left (N, C) and right (R, C) transposed, both int8; (N, R) int32."""
-    if left.shape[1] == 1:  # torch's own errs for one channel through a transposed view
-        return left.int() * right.int().T
-    return torch._int_mm(left.contiguous(), right.T)
+        layer = cls(Parts(weight, activation, input_map), tensors.get("bias"))
+        layer.around = None if folded else Around()
+        return layer
 
 
 def _input_map(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InputMap:

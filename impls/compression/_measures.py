@@ -24,7 +24,7 @@ class LayerError:
     sqnr_db: float  # of the weight; infinite where nothing was lost
     max_abs: float  # largest change of a weight
     bits_per_parameter: float  # as stored
-    nbytes: int
+    weights: int  # of the layer it replaced
 
 
 def layer_errors(
@@ -33,6 +33,9 @@ def layer_errors(
     """The error of each compressed layer on what the original model's layers read.
 
     Layers that only the original has, as after dropping some, are left out.
+
+    Raises:
+        ValueError: if a layer was loaded whose neighbours hold scales of it.
     """
     layers = {
         name: layer
@@ -47,7 +50,9 @@ def layer_errors(
             flat = tokens(x, keep)
             exact = nn.functional.linear(flat, linear.weight, linear.bias).double()
             bias = 0 if linear.bias is None else linear.bias
-            sums[name][0] += float((layers[name](flat) - exact).double().square().sum())
+            into, out_of = _around(name, layers[name])
+            found = layers[name](flat / into) * out_of
+            sums[name][0] += float((found - exact).double().square().sum())
             sums[name][1] += float((exact - bias).square().sum())
 
         readers = {name: lambda m, x, n=name, read=read: read(n, m, x) for name in layers}
@@ -56,16 +61,29 @@ def layer_errors(
     return {name: _of(model.get_submodule(name), layers[name], *sums[name]) for name in layers}
 
 
+def _around(name: str, layer: CompressedLinear) -> tuple[Tensor | int, Tensor | int]:
+    """What divides the layer's input, and what multiplies its output, in its neighbours."""
+    if layer.around is None:
+        raise ValueError(
+            f"{name} was loaded, and files do not tell the scales folded into its neighbours: "
+            "measure before saving, or compress without folding"
+        )
+    into, out_of = layer.around
+    return 1 if into is None else into, 1 if out_of is None else out_of
+
+
 def _of(linear: nn.Module, layer: CompressedLinear, error: float, total: float) -> LayerError:
     weight = linear.weight.detach().double()
-    lost = weight - layer.dequantize().double()
+    into, out_of = layer.around
+    found = layer.dequantize().double() / (1 if into is None else into)
+    lost = weight - (found if out_of is None else found * out_of[:, None])
     noise, signal = float(lost.square().sum()), float(weight.square().sum())
     return LayerError(
         output_error=error / total if total else 0.0,
         sqnr_db=10 * math.log10(signal / noise) if noise and signal else math.inf,
         max_abs=float(lost.abs().max()),
         bits_per_parameter=layer.bits_per_parameter(),
-        nbytes=layer.nbytes(),
+        weights=weight.numel(),
     )
 
 

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from impls.compression._activation import NO_FACTOR, ActivationRounding, check_activation_grid
 from impls.compression._grid import Granularity, Grid, Range, ScaleDtype
+from impls.compression._integer import IntegerWeight
 from impls.compression.interface import LayerCompression, LayerStatistics, Need
 
 
@@ -38,6 +41,12 @@ class WeightOptions(LayerCompression):
             percentile=self.percentile,
             scale_dtype=self.scale_dtype,
         )
+
+    def nearest(self, weight: Tensor) -> IntegerWeight:
+        """The weight (R, C), each number rounded by itself."""
+        affine = self.grid.fit(weight)
+        codes = affine.codes(weight)
+        return IntegerWeight(codes, affine, bits=self.bits, scale_dtype=self.scale_dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

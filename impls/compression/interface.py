@@ -19,6 +19,7 @@ divide and missing calibration get a ValueError.
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -117,12 +118,25 @@ class LayerCompression(Compression):
         known: dict[str, LayerStatistics] = {}
         if self.needs:
             known = calibrated(self, calibration).collect(small, list(chosen), self.needs)
-        for name, linear in chosen.items():
-            try:
-                replace_module(small, name, self.compress(linear, known.get(name)))
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+        replace_each(small, chosen, lambda name, layer: self.compress(layer, known.get(name)))
         return small
+
+
+def replace_each(
+    model: nn.Module,
+    chosen: Mapping[str, nn.Linear],
+    make: Callable[[str, nn.Linear], CompressedLinear],
+) -> None:
+    """Put what `make` gives into the place of each chosen layer of a model.
+
+    Raises:
+        ValueError: with the layer's name, if `make` does.
+    """
+    for name, linear in chosen.items():
+        try:
+            replace_module(model, name, make(name, linear))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 def calibrated(technique: object, calibration: Calibration | None) -> Calibration:

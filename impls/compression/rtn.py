@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from harness.card import Card
-from impls.compression._integer import IntegerWeight
 from impls.compression._options import WeightAndInputOptions
 from impls.compression.interface import LayerStatistics, Parts
 
@@ -34,8 +33,4 @@ class RTN(WeightAndInputOptions):
 
     def parts(self, weight: Tensor, statistics: LayerStatistics) -> Parts:
         """The nearest codes, and the rounding of the input."""
-        affine = self.grid.fit(weight)
-        stored = IntegerWeight(
-            affine.codes(weight), affine, bits=self.bits, scale_dtype=self.scale_dtype
-        )
-        return Parts(stored, self.rounding(statistics))
+        return Parts(self.nearest(weight), self.rounding(statistics))

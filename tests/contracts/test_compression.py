@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from harness import catalogue
+from impls.compression._hosts import replace_module
 from impls.compression.interface import (
     Calibration,
     CompressedLinear,
@@ -58,6 +59,9 @@ def names_of(technique):
 
 every_technique = pytest.mark.parametrize("name", TECHNIQUES)
 every_layer_technique = such(lambda technique: issubclass(technique, LayerCompression))
+every_technique_that_treats_layers_alone = such(
+    lambda technique: getattr(technique, "compressed", None) is LayerCompression.compressed
+)
 every_calibrated_technique = such(lambda technique: technique().needs)
 every_grouped_technique = such(lambda technique: "group" in names_of(technique))
 
@@ -186,7 +190,10 @@ def stood_for(model, dtype=torch.float32):
 
 def uncompressed_like(model):
     """A model of the same kind and depth, of plain layers with other weights."""
-    found = stood_for(model)
+    found = copy.deepcopy(model)
+    for name, layer in layers_of(model).items():
+        has_bias = layer.bias is not None
+        replace_module(found, name, nn.Linear(layer.in_features, layer.out_features, bias=has_bias))
     with torch.no_grad():
         for parameter in found.parameters():
             parameter.normal_()
@@ -406,8 +413,10 @@ def test_missing_calibration_is_refused(name):
 
 @every_grouped_technique
 def test_groups_that_do_not_divide_are_refused(name):
+    axes = names_of(catalogue.load(name)) & {"granularity"}
+    options = {"group": 48, **dict.fromkeys(axes, "group")}
     with pytest.raises(ValueError, match=r"groups of 48 do not divide 64"):
-        compressed(name, model_of("decoder"), group=48)
+        compressed(name, model_of("decoder"), **options)
 
 
 @pytest.mark.parametrize(
@@ -424,7 +433,7 @@ def test_a_number_out_of_bounds_is_refused_by_name(name, field, value):
         catalogue.load(name)(**{field: value})
 
 
-@every_layer_technique
+@every_technique_that_treats_layers_alone
 def test_a_layer_alone_is_compressed_as_in_the_model(name):
     technique, model = catalogue.load(name)(), model_of("decoder")
     chosen = linears_of(model, FIRST_BLOCK)
