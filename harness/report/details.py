@@ -140,10 +140,15 @@ def trace(values: Sequence[float], generations: Sequence[int]) -> dict[str, Any]
 
 
 def pairs(mapping: Mapping[str, Any]) -> Pairs:
-    """Names and values as texts."""
-    return [
-        [k, v if v and isinstance(v, str) else canonical(_short(v))] for k, v in mapping.items()
-    ]
+    """Names and values as texts; of values that are mappings themselves, their members."""
+    found: Pairs = []
+    for name, value in mapping.items():
+        if value and isinstance(value, Mapping):
+            found += [[f"{name} {inner}", text] for inner, text in pairs(value)]
+        else:
+            text = value if value and isinstance(value, str) else canonical(_short(value))
+            found.append([name, text])
+    return found
 
 
 def _quantiles(values: Sequence[float], shares: Sequence[float]) -> list[float]:

@@ -14,9 +14,10 @@ from harness.report.series import label, setting_text
 from harness.report.tables import Row, Table, axis_text
 
 _MOST_VALUES = 4  # of one fact before it is summed up
-_MOST_REASONS = 12
+MOST_FAILURES = 12  # ways to fail that are told
 _MOST_LINKS = 3  # to cells of one reason
 _MOST_AXIS_VALUES = 6
+_NAMES = {"dirty": "uncommitted changes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def failures(records: Sequence[Record]) -> list[Failure]:
         for (outcome, _), members in found.items()
     ]
     grouped.sort(key=lambda one: (one.outcome == "skipped", -len(one.records)))
-    return grouped[:_MOST_REASONS]
+    return grouped
 
 
 def axes_text(table: Table) -> str:
@@ -94,6 +95,10 @@ def facts(records: Sequence[Record]) -> list[Fact]:
         for group, name, text in flat_facts(record):
             seen.setdefault((group, name), Counter())[text] += 1
     lines = [Fact(group, name, _several(texts)) for (group, name), texts in seen.items()]
+    if records:
+        first, last = (pick(record.started for record in records)[:16] for pick in (min, max))
+        text = first if first == last else f"{first} to {last}"
+        lines.append(Fact("", "cells started, UTC", text.replace("T", " ")))
     loads = [record.load_before[0] for record in records if record.load_before]
     if loads:
         text = f"{min(loads):.2f} to {max(loads):.2f}, median {median(loads):.2f}"
@@ -104,7 +109,8 @@ def facts(records: Sequence[Record]) -> list[Fact]:
 def flat_facts(record: Record) -> Iterator[tuple[str, str, str]]:
     """Group, name and text of each fact of one record's environment."""
     for group, name, value in _flat(record.environment):
-        yield group, name.removesuffix("_bytes").replace("_", " "), _text(name, value)
+        known = _NAMES.get(name, name.removesuffix("_bytes").replace("_", " "))
+        yield group, known, _text(name, value)
 
 
 def _winners(table: Table, metric: Metric, best: Sequence[Row]) -> str:

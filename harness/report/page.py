@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.card import Card, Suite
+from harness.gate.labels import short_labels
 from harness.record import Record
 from harness.report import overview
 from harness.report.doubts import warnings
@@ -19,7 +20,7 @@ from harness.report.render import template
 from harness.report.strips import strips
 from harness.report.svg import Plot
 from harness.report.tables import Table, build
-from harness.report.trust import told
+from harness.report.trust import UNTOLD, told
 from harness.selfcheck import Selfcheck
 
 MOST_BYTES = 4_900_000  # of the page
@@ -118,7 +119,9 @@ class Report:
             "outcomes": overview.outcomes(records), "facts": overview.facts(records),
             "failures": overview.failures(records), "warnings": warnings(records),
             "wall_s": sum(record.wall_s for record in records),
-            "missing": self.missing, "trust": told(self.selfcheck) if self.selfcheck else "",
+            "missing": self.missing, "trust": told(self.selfcheck) if self.selfcheck else UNTOLD,
+            "most_failures": overview.MOST_FAILURES,
+            "names": dict(zip([r.cell_id for r in records], short_labels(records), strict=True)),
         }  # fmt: skip
 
     def _page(self, sections: Sequence[Section]) -> str:

@@ -15,12 +15,14 @@ from harness.report.series import (
     REPEATS,
     Series,
     essential,
+    implied,
     series,
     setting_names,
     setting_text,
+    with_options,
 )
 from harness.report.svg import Plot, plot, style
-from harness.report.tables import Table
+from harness.report.tables import Table, axis_text
 from harness.report.words import several
 from harness.statistics import Estimate
 
@@ -34,38 +36,44 @@ def plots(table: Table) -> list[Plot]:
     Curves along a number, maps over two axes, and bars where those leave out most techniques.
     """
     with style():
-        return list(islice(_plots(essential(table)), MAX_PLOTS))
+        return list(islice(_plots(with_options(table)), MAX_PLOTS))
 
 
 def _plots(table: Table) -> Iterator[Plot]:
-    piece = best_slice(table)
+    free = essential(table)
+    piece = best_slice(free)
     for metric in table.metrics:
         shown = series(table, metric)
         if len({point.value for one in shown for point in one.points.values()}) < 2:
             continue
-        for place, (title, figure, caption) in enumerate(_figures(table, metric, shown, piece)):
+        found = _figures((table, free), metric, shown, piece)
+        for place, (title, figure, caption) in enumerate(found):
             slug = f"{table.name}-{metric.name}" + f"-{place + 1}" * (place > 0)
             yield plot(figure, slug=slug, title=title, caption=caption)
 
 
 def _figures(
-    table: Table, metric: Metric, shown: Sequence[Series], piece: Slice | None
+    tables: tuple[Table, Table], metric: Metric, shown: Sequence[Series], piece: Slice | None
 ) -> Iterator[tuple[str, Figure, str]]:
-    """Title, figure and caption, the one that shows most first."""
+    """Title, figure and caption, the one that shows most first.
+
+    The tables are the suite's and that without the axes that follow from others.
+    """
+    (table, free), set_with = tables, implied(*tables)
     unit = table.scales[metric.name]
     lines = [one for one in series(piece.table, metric) if len(one.points) > 1] if piece else []
-    surface = surfaces(table, metric)
+    surface = surfaces(free, metric)
     if 2 * max(len(lines), len(surface.values) if surface else 0) < len(shown):
         drawn, figure, how = _map_or_bars(table, metric, shown)
         yield metric.name, figure, _span(drawn, metric, unit) + how
     if piece and lines:
         figure, how = curves(piece, metric, lines)
         how += _whiskers(piece.table, lines) + " Dotted: peers." * any(x.is_peer for x in lines)
-        how += _missing(shown, {one.label for one in lines})
+        how += set_with + _missing(shown, {one.label for one in lines})
         yield f"{metric.name} along {piece.axis}", figure, _span(lines, metric, unit) + how
     if surface:
         figure, how = draw_surfaces(surface, metric)
-        how += _missing(shown, surface.values)
+        how += set_with + _missing(shown, surface.values)
         drawn = [one for one in shown if one.label in surface.values]
         title = f"{metric.name} over {surface.down} and {surface.across}"
         yield title, figure, _span(drawn, metric, unit) + how
@@ -94,12 +102,17 @@ def _map_or_bars(
     if any(one.is_peer for one in drawn):
         how += " Hatched or hollow: peers."
     if len(counts) > len(kept):
-        how += f" {_told(kept)} of {len(counts)} settings with most techniques."
+        how += f" {_told(table, kept)} of {len(counts)} settings with most techniques."
     return drawn, bars(table, metric, drawn, names), how + _gaps(drawn, names)
 
 
-def _told(kept: set[str]) -> str:
-    return f"Setting {next(iter(kept))}, the one" if len(kept) == 1 else f"The {len(kept)}"
+def _told(table: Table, kept: Collection[str]) -> str:
+    if len(kept) > 1:
+        return f"The {len(kept)}"
+    row = next(row for row in table.rows if setting_text(row) in kept)
+    axes = [axis for axis in row.axes if axis != REPEATS]
+    words = [f"{axis} {axis_text(row.axes[axis]) or 'none'}" for axis in axes]
+    return f"At {', '.join(words)}, the one"
 
 
 def _span(shown: Sequence[Series], metric: Metric, scale: Scale) -> str:

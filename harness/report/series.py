@@ -31,19 +31,39 @@ class Series:
         return replace(self, points={s: p for s, p in self.points.items() if s in settings})
 
 
-def essential(table: Table) -> Table:
-    """The table with the axes that figures tell apart.
+def with_options(table: Table) -> Table:
+    """The table where an option that most techniques vary is an axis, as it is for figures."""
+    users: dict[str, set[str]] = {}
+    for row in table.rows:
+        for key in row.options.keys() - row.axes.keys():
+            users.setdefault(key, set()).add(row.record.technique)
+    most = len({row.record.technique for row in table.rows}) / 2
+    shared = sorted(key for key, names in users.items() if len(names) > most)
+    rows = tuple(
+        replace(
+            row,
+            axes={**row.axes, **{key: row.record.options.get(key) for key in shared}},
+            options={key: value for key, value in row.options.items() if key not in shared},
+        )
+        for row in table.rows
+    )
+    return replace(table, axes=(*table.axes, *shared), rows=rows)
 
-    An option that most techniques vary is an axis too. A number that follows from the other axes,
-    as rounds do from the length they are timed at, is none.
-    """
-    table = _with_options(table)
+
+def essential(table: Table) -> Table:
+    """The table without numbers that follow from the other axes, as rounds do from the length."""
     axes = list(table.axes)
     for axis in reversed(table.axes):
         others = [other for other in axes if other not in (axis, REPEATS)]
         if axis != REPEATS and is_numeric(table, axis) and _follows(table.rows, axis, others):
             axes.remove(axis)
     return _with_axes(table, axes)
+
+
+def implied(table: Table, free: Table) -> str:
+    """The axes that `essential` took away, for a caption."""
+    gone = [axis for axis in table.axes if axis not in free.axes]
+    return f" Set with the other axes: {', '.join(gone)}." if gone else ""
 
 
 def is_numeric(table: Table, axis: str) -> bool:
@@ -103,24 +123,6 @@ def setting_names(rows: Sequence[Row]) -> dict[str, str]:
         setting_text(row): ", ".join(axis_text(row.axes[axis]) or "none" for axis in axes)
         for row in rows
     }
-
-
-def _with_options(table: Table) -> Table:
-    users: dict[str, set[str]] = {}
-    for row in table.rows:
-        for key in row.options.keys() - row.axes.keys():
-            users.setdefault(key, set()).add(row.record.technique)
-    most = len({row.record.technique for row in table.rows}) / 2
-    shared = sorted(key for key, names in users.items() if len(names) > most)
-    rows = tuple(
-        replace(
-            row,
-            axes={**row.axes, **{key: row.record.options.get(key) for key in shared}},
-            options={key: value for key, value in row.options.items() if key not in shared},
-        )
-        for row in table.rows
-    )
-    return replace(table, axes=(*table.axes, *shared), rows=rows)
 
 
 def _with_axes(table: Table, axes: Sequence[str]) -> Table:

@@ -7,6 +7,11 @@ from harness.record import Record
 from harness.report.quantities import percent
 from harness.selfcheck import FILE, Selfcheck, kept, read, write
 
+UNTOLD = (
+    "No self-check of this class of machine is known: llmatrix selfcheck measures how often equal "
+    "work is called slower here, and how small a slowdown is found."
+)
+
 
 def selfcheck_of(
     folder: Path, records: Sequence[Record], *, keep: bool = False

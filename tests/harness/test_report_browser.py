@@ -98,6 +98,70 @@ def test_the_focus_stays_in_the_drawer(browser, report):
         assert browser.ask(script)
 
 
+def test_steps_through_the_rows_keep_the_focus_and_end_at_the_ends(browser, report):
+    browser.open(report, "sort=speed:seconds:up")
+    browser.ask("document.querySelector('#table-speed .more').focus()")
+    browser.press("Enter")
+    title = "document.querySelector('#drawer h2').textContent.trim()"
+    pressed = "document.activeElement.getAttribute('aria-label')"
+    ended = "document.querySelector('#drawer [aria-label=\"{} row\"]').ariaDisabled"
+    assert browser.ask(ended.format("Previous")) == "true"
+    browser.ask("document.querySelector('#drawer [aria-label=\"Next row\"]').focus()")
+    for name in ("toys/peers/rival peer", "toys/plain baseline", "toys/broken", "toys/broken"):
+        browser.press("Enter")
+        assert browser.ask(title) == name
+        assert browser.ask(pressed) == "Next row"
+    assert browser.ask(ended.format("Next")) == "true"
+
+
+def compared(out):
+    before = [record("speed", f"toys/t{i}", {"seconds": seconds(1.0)}) for i in range(4)]
+    after = [replace(one, run="s", metrics={"seconds": seconds(1.0 + 0.5 * (i == 2))})
+             for i, one in enumerate(before)]  # fmt: skip
+    write_comparison(compare(before, after), out / "compared.html")
+    return out / "compared.html"
+
+
+UNREACHED = """[...document.querySelectorAll(
+    'a[href], button, input, select, summary, [tabindex="0"]')]
+    .filter(one => one.checkVisibility() && !seen.has(one)).map(one => one.outerHTML)"""
+BACKWARDS = """[...seen].filter((one, i, all) => i &&
+    all[i - 1].compareDocumentPosition(one) & Node.DOCUMENT_POSITION_PRECEDING).length"""
+AGAIN = "document.activeElement === document.body || seen.has(document.activeElement)"
+
+
+@pytest.mark.parametrize("kind", ["report", "comparison"])
+def test_the_keyboard_reaches_everything_in_the_order_of_the_page(browser, report, tmp_path, kind):
+    browser.open(report if kind == "report" else compared(tmp_path))
+    browser.ask("window.seen = new Set()")
+    for _ in range(100):
+        browser.press("Tab")
+        if browser.ask(AGAIN):
+            break
+        browser.ask("seen.add(document.activeElement)")
+    assert browser.ask(UNREACHED) == []
+    assert browser.ask(BACKWARDS) == 0
+
+
+NAMED = {"DisclosureTriangle", "button", "checkbox", "combobox", "dialog", "heading", "image",
+         "link", "navigation", "region", "searchbox", "table"}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["report", "cell", "comparison"])
+def test_a_screen_reader_is_told_what_everything_is(browser, report, tmp_path, kind):
+    fragment = f"cell-{cell('toys/fast').cell_id}" if kind == "cell" else ""
+    browser.open(compared(tmp_path) if kind == "comparison" else report, fragment)
+    nodes = [
+        (node["role"]["value"], node.get("name", {}).get("value", "").strip())
+        for node in browser._call("Accessibility.getFullAXTree")["nodes"]
+        if not node["ignored"]
+    ]
+    roles = {role for role, _ in nodes}
+    assert {"button", "heading"} <= roles
+    assert ("dialog" in roles) == (kind == "cell")
+    assert [role for role, name in nodes if role in NAMED and not name] == []
+
+
 def test_the_address_of_a_cell_opens_it_and_hostile_text_stays_text(browser, report):
     broken = cell("toys/broken")
     browser.open(report, f"cell-{broken.cell_id}")
@@ -184,11 +248,12 @@ def test_without_scripts_the_tables_are_there(browser, report):
     assert browser.ask("document.querySelector('noscript').textContent").startswith("Each cell")
 
 
-def test_a_thousand_cells_open_quickly(browser, tmp_path):
+def test_a_thousand_cells_of_a_hundred_samples_open_quickly(browser, tmp_path):
     kinds = [seconds(1 + place / 50, 100) for place in range(50)]
     cells = [record("speed", f"toys/t{i % 50}", {"seconds": kinds[i % 50]}, {"length": i // 50})
              for i in range(1_000)]  # fmt: skip
     write_report(cells, SUITES, {}, tmp_path, title="Many", run="r")
+    assert (tmp_path / "index.html").stat().st_size < 5e6
     browser.open(tmp_path / "index.html", f"cell-{cells[-1].cell_id}")
     assert browser.ask(OPEN)
     assert browser.ask("performance.getEntriesByType('navigation')[0].domComplete") < 10_000
@@ -196,11 +261,7 @@ def test_a_thousand_cells_open_quickly(browser, tmp_path):
 
 
 def test_a_comparison_filters_by_verdict_and_shows_both_sides(browser, tmp_path):
-    before = [record("speed", f"toys/t{i}", {"seconds": seconds(1.0)}) for i in range(4)]
-    after = [replace(one, run="s", metrics={"seconds": seconds(1.0 + 0.5 * (i == 2))})
-             for i, one in enumerate(before)]  # fmt: skip
-    write_comparison(compare(before, after), tmp_path / "compared.html")
-    browser.open(tmp_path / "compared.html", "where=verdicts:verdict:✗ regressed")
+    browser.open(compared(tmp_path), "where=verdicts:verdict:✗ regressed")
     rows = "[...document.querySelectorAll('#table-verdicts tbody tr:not([hidden]) .more')]"
     assert browser.ask(f"{rows}.map(b => b.textContent)") == ["toys/t2"]
     browser.ask(f"{rows}[0].click()")

@@ -16,7 +16,7 @@ from harness.report.curves import MAX_CURVES, best_slice, slope
 from harness.report.heat import surfaces
 from harness.report.pareto import pareto
 from harness.report.plots import plots
-from harness.report.series import essential
+from harness.report.series import essential, with_options
 from harness.report.strips import strips
 from harness.report.tables import build
 from harness.report.tradeoff import Point, front, tradeoffs
@@ -183,7 +183,7 @@ def test_options_that_most_techniques_vary_are_axes_of_figures():
     assert "Left out, measured too seldom: none." in heat.caption
     assert curve.title == "seconds along bits"
     alone = [cell("rtn", {"bits": b}) for b in (2, 4, 8)] + [cell("a", {}), cell("b", {})]
-    assert essential(build("speed", alone, SPEED)).axes == ()
+    assert with_options(build("speed", alone, SPEED)).axes == ()
 
 
 def test_a_map_of_few_of_the_techniques_is_not_drawn():
@@ -196,7 +196,11 @@ def test_numbers_that_follow_from_other_axes_are_no_axes_of_figures():
     cells = [("plain", {"n": n, "rounds": 100 // n, "dtype": d}, n)
              for n in (1, 2, 4) for d in ("float32", "bfloat16")]  # fmt: skip
     assert essential(speed(cells)).axes == ("n", "dtype")
-    assert "Curves along n at dtype" in caption(cells)
+    text = caption(cells)
+    assert "Curves along n at dtype" in text
+    assert "Set with the other axes: rounds." in text
+    apart = [("plain", {"n": 1, "dtype": "float32"}, 1), ("fast", {"n": 2, "dtype": "int8"}, 2)]
+    assert {"1, float32", "2, int8"} <= set(texts(plots(speed(apart))[0]))  # not dtypes alone
 
 
 def test_curves_of_few_techniques_do_not_replace_the_bars_of_all():
@@ -217,7 +221,7 @@ def test_settings_with_few_techniques_do_not_mix_with_those_of_many():
     cells = [(f"t{i}", {"data": "all"}, 1.0 + i) for i in range(8)]
     cells += [("t0", {"data": f"d{i}"}, 99.0) for i in range(6)]
     text = caption(cells)
-    assert "Setting all, the one of 7 settings with most techniques." in text
+    assert "At data all, the one of 7 settings with most techniques." in text
     assert "to t7 8" in text.replace("7.9", "8")
 
 

@@ -107,7 +107,7 @@ const drawer = (() => {
         make("summary", {}, heading), pairs(["", list]))),
   ].filter(Boolean);
 
-  // `neighbours(step)` names the row before or after the open one in its table as it is shown.
+  // `neighbour(id, step)` names the row before or after the open one in its table as it is shown.
   const open = (id, { neighbour, opened, closed }) => {
     const cell = data.cells?.[id];
     if (!cell) return;
@@ -116,15 +116,23 @@ const drawer = (() => {
       press.setAttribute("aria-label", label);
       return press;
     };
-    const step = (by) => {
+    const step = (by, label) => () => {
       const next = neighbour(id, by);
-      if (next) open(next, { neighbour, opened, closed });
+      if (!next) return;
+      open(next, { neighbour, opened, closed });
+      dialog.querySelector(`[aria-label="${label}"]`).focus(); // so that it can be pressed again
+    };
+    const stepper = (text, label, by) => {
+      const press = button(text, label, step(by, label));
+      press.setAttribute("aria-describedby", "drawer-title");
+      press.setAttribute("aria-disabled", !neighbour(id, by));
+      return press;
     };
     const title = make("h2", { id: "drawer-title", tabIndex: -1 }, cell.title, " ",
       ...(cell.tags ?? []).map((tag) => make("span", { className: "tag" }, tag)));
     dialog.replaceChildren(
       make("header", {}, title, make("div", { className: "steps" },
-        button("↑", "Previous row", () => step(-1)), button("↓", "Next row", () => step(1)),
+        stepper("↑", "Previous row", -1), stepper("↓", "Next row", 1),
         button("Close", "Close", () => dialog.close()))),
       ...content(cell));
     dialog.onclose = () => closed(id);
