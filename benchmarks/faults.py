@@ -28,7 +28,11 @@ def main() -> None:
     options = parser.parse_args()
     start = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        tally = besiege(Trial(Path(folder)), options.kills // len(VICTIMS), options.seed, _tell)
+        trial = Trial(Path(folder))
+        try:
+            tally = besiege(trial, options.kills // len(VICTIMS), options.seed, _tell)
+        finally:
+            trial.end()
     print(file=sys.stderr)
     rows = [*_rows(tally), ("seconds", f"{perf_counter() - start:.0f}")]
     print(tabulate(rows, headers=["", "count"], tablefmt="github"))

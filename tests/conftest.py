@@ -1,11 +1,15 @@
 """Runs as a user starts them: processes of their own, with the third-party plug-in of fixtures/."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,9 @@ import pytest
 from harness.cell import Cell
 from harness.record import Record
 from harness.store import Store, cells_to_json
+
+# What a shell starts in the background ignores ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PLUGIN = Path(__file__).parent / "fixtures" / "plugin"
 
@@ -33,9 +40,11 @@ Shard(store=store, cells=missing, workers=workers, index=index, of=of).run(lambd
 
 @dataclass(frozen=True)
 class Trial:
-    """A folder to run in, with a cache and a file of marks of its own."""
+    """A folder to run in, with a cache, locks on cores and a file of marks of its own."""
 
     folder: Path
+    temporary: str = field(default_factory=partial(tempfile.mkdtemp, prefix="trial-"))
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -44,6 +53,7 @@ class Trial:
             "PYTHONPATH": str(PLUGIN),
             "LLMATRIX_CACHE": str(self.folder / "cache"),
             "TRIAL_MARKS": str(self.folder / "marks"),
+            "TMPDIR": self.temporary,  # no cell waits for cores that another test's cells hold
         }
 
     @staticmethod
@@ -86,6 +96,10 @@ class Trial:
         path = self.folder / "marks"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
+    def let_go(self) -> None:
+        """Let cells whose action is `wait` come to their end, these and later ones."""
+        (self.folder / "marks.go").touch()
+
     def prepare(self, cells: Sequence[Cell], run: str = "a") -> Store:
         store = self.store(run)
         store.create()
@@ -104,15 +118,26 @@ class Trial:
         return self._start("-m", "harness", *words)
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-P", *arguments],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever the test came to."""
+        for process in self.started:
+            with process:
+                process.kill()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 @pytest.fixture
-def trial(tmp_path: Path) -> Trial:
-    return Trial(tmp_path)
+def trial(tmp_path: Path) -> Iterator[Trial]:
+    trial = Trial(tmp_path)
+    yield trial
+    trial.end()

@@ -1,7 +1,6 @@
 """Ceilings: measured in a process of its own, kept, and above what honest work reaches."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -30,15 +29,14 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_a_ceiling_is_measured_once_and_kept(tmp_path):
+def test_a_ceiling_is_measured_once_and_kept(tmp_path, monkeypatch):
     artifacts = Artifacts(tmp_path)
     first = ceiling(artifacts, ONE, "float32")
     assert first.flops > 1e9
     assert 1e8 < first.bandwidth < 1e13
     assert first.cache_bytes == cache_bytes(ONE.cores)
-    start = time.perf_counter()
+    monkeypatch.delattr(ceilings, "_measured")
     assert ceiling(artifacts, ONE, "float32") == first
-    assert time.perf_counter() - start < 0.5
     assert len(kept(artifacts)) == 1
 
 

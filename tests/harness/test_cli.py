@@ -1,10 +1,10 @@
 """The front door in real processes: quick, and one line when something is wrong."""
 
 import json
+import resource
 import shlex
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -179,11 +179,16 @@ def test_the_front_door_imports_nothing_heavy(words):
 
 @pytest.mark.parametrize("words", [("--help",), ("list", "techniques")])
 def test_the_front_door_answers_in_0_3_s(words):
-    """A timing: the best of five, because other work on the machine only ever adds to it."""
+    """Processor time, the best of five: other work on the machine only ever adds to it."""
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = _children_s()
         llmatrix(*words)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(_children_s() - started)
     print(f"llmatrix {' '.join(words)}: {min(seconds):.3f} s at best of five")
     assert min(seconds) < 0.3
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

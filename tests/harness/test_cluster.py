@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -101,11 +100,12 @@ def shards_of(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def test_cells_of_a_killed_slurm_like_job_are_taken_over_by_the_other(trial: Trial) -> None:
-    words = (*WORDS, "action=sleep,mark", "size=2", "n=range(0,4)", "run=a", "shards=2")
+    words = (*WORDS, "action=wait,mark", "size=2", "n=range(0,4)", "run=a", "shards=2")
     launcher = trial.start("run", *words, "hydra/launcher=submitit_local")
     trial.until(lambda: len(shards_of(launcher)) == 2, seconds=60)
-    time.sleep(0.5)
+    trial.until(lambda: trial.store().in_flight() == 2)
     shards_of(launcher)[0].kill()
+    trial.let_go()
     output = told(launcher)
     assert "8 ok" in output
     assert len(trial.records()) == 8
@@ -113,13 +113,14 @@ def test_cells_of_a_killed_slurm_like_job_are_taken_over_by_the_other(trial: Tri
 
 
 def test_launcher_whose_jobs_all_die_says_how_to_go_on(trial: Trial) -> None:
-    words = (*WORDS, "action=sleep", "size=3", "n=range(0,4)", "run=a", "shards=2")
+    words = (*WORDS, "action=wait", "n=range(0,4)", "run=a", "shards=2")
     launcher = trial.start("run", *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     trial.until(lambda: len(shards_of(launcher)) == 2, seconds=60)
     for shard in shards_of(launcher):
         shard.kill()
     output = told(launcher, code=1)
     assert "the launcher's jobs ended, cells missing: 4; go on with: llmatrix run run=a" in output
+    trial.let_go()
     assert "4 ok" in told(trial.start("run", "run=a", "workers=4"))
 
 

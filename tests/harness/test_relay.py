@@ -114,10 +114,10 @@ def test_one_that_never_says_a_word_runs_to_its_end(tmp_path: Path) -> None:
 def test_only_time_with_the_baton_counts_and_who_uses_it_up_is_ended(tmp_path: Path) -> None:
     slow = Process(tmp_path, "slow", source=MEMBER.replace("0.006", "0.3"))
     hung = Process(tmp_path, "hung", source=MEMBER.replace("0.006", "60"))
-    runners = run([slow, hung, Process(tmp_path, "quick")], limit_s=5.0)
+    runners = run([slow, hung, Process(tmp_path, "quick")], limit_s=9.0)
     assert [runner.timed_out for runner in runners] == [False, True, False]
-    assert runners[2].held_s < 4
-    assert 3 < runners[0].held_s < 5
+    assert runners[2].held_s < runners[0].held_s
+    assert 3 < runners[0].held_s < 9
     names = [name for name, *_ in worked(tmp_path)]
     assert names.count("quick") == names.count("slow") == 10
 
