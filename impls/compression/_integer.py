@@ -11,6 +11,8 @@ from impls.compression._packing import pack, packed_width, unpack
 from impls.compression._stored import Shapes, StoredWeight
 from impls.compression.kernels import weight_only
 
+MOST_TOKENS = 128  # in a call; with more, dequantizing once and torch's product take less time
+
 
 class IntegerWeight(StoredWeight):
     """Codes of b bits with scales, and zero points where the grid has them; all packed.
@@ -71,6 +73,7 @@ class IntegerWeight(StoredWeight):
         return (
             x.device.type == "cpu"
             and x.dtype in {torch.float32, torch.bfloat16}
+            and x.numel() <= MOST_TOKENS * self.columns
             and not (torch.is_grad_enabled() and x.requires_grad)
             and a in {1, self.rows}
             and weight_only.why_not(self.rows, self.columns, g, self.bits) is None

@@ -39,13 +39,13 @@ NAMES_PER_TOPIC = 8
 def english() -> list[Document]:
     """The language reference and the docstrings of the standard library."""
     reference = [Document(f"topics/{name}", text, name) for name, text in sorted(topics.items())]
-    modules = ((name, _docstrings(source)) for name, source in _library())
+    modules = ((name, _docstrings(source)) for name, source in library())
     return reference + [Document(f"docstrings/{n}", text, n) for n, text in modules if text.strip()]
 
 
 def code() -> list[Document]:
     """The modules of the standard library."""
-    return [Document(name, source, name) for name, source in _library() if source.strip()]
+    return [Document(name, source, name) for name, source in library() if source.strip()]
 
 
 def multilingual() -> list[Document]:
@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "babel": babel.__version__}
 
 
-def _library() -> Iterator[tuple[str, str]]:
+def library() -> Iterator[tuple[str, str]]:
     """Name and source of each module, alphabetical."""
     root = Path(sysconfig.get_path("stdlib"))
     for entry in sorted(root.iterdir()):
