@@ -84,6 +84,10 @@ class Moves:
             if getattr(source, "bias", None) is not None:
                 source.bias /= over
 
+    def scale_of(self, name: str) -> Tensor | None:
+        """The scale that a layer's columns were multiplied by; None: it was left alone."""
+        return self.maps[name].scale if name in self.maps else self.inputs.get(name)
+
     def layer(self, name: str, parts: Parts, bias: Tensor | None) -> CompressedLinear:
         """The compressed layer of a name, behind its map, that knows what its neighbours hold."""
         own = copy.deepcopy(self.maps.get(name))  # layers of a site share the one in `maps`
