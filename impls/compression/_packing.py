@@ -38,6 +38,8 @@ def unpack(packed: Tensor, bits: int, n: int) -> Tensor:
         both = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1)
         return both[:, :n]
     bit = (packed[..., None] >> torch.arange(8, device=packed.device, dtype=torch.uint8)) & 1
+    if bits == 1:
+        return bit.flatten(1)[:, :n]
     return _weighted(bit.flatten(1)[:, : n * bits].to(torch.int32), bits).to(torch.uint8)
 
 

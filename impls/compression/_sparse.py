@@ -80,10 +80,18 @@ class SparseWeight(StoredWeight):
         StoredWeight.__init__(weight, header["rows"], header["columns"])
         for name in ("kept", "values"):
             weight.register_buffer(name, buffers[name])
-        n_places = int((~weight.removed()).sum())
-        if n_places != header["n_kept"]:
-            raise PackedError(
-                f"the map 'kept' has {n_places} places for {header['n_kept']} values: "
-                "the file is damaged"
-            )
+        check_places(weight, header["n_kept"])
         return weight
+
+
+def check_places(weight: SparseWeight, n_kept: int) -> None:
+    """Refuse a map of other than so many places.
+
+    Raises:
+        PackedError: with both counts.
+    """
+    n_places = int((~weight.removed()).sum())
+    if n_places != n_kept:
+        raise PackedError(
+            f"the map 'kept' has {n_places} places for {n_kept} numbers: the file is damaged"
+        )

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from impls.compression import Magnitude, SparseGPT
+from impls.compression import GPTQ, Magnitude, SparseGPT
+from impls.compression._grid import Grid
 from impls.compression._hessian import damped
-from impls.compression.interface import LayerStatistics
+from impls.compression.interface import CompressedLinear, LayerStatistics, PackedError
 
 GOLDEN = Path(__file__).parent / "golden"
 R, C = 64, 128
@@ -69,6 +70,52 @@ def test_under_a_pattern_blocks_change_nothing_but_the_last_bits(block):
     found = SparseGPT(pattern="2:4", block=block, value_dtype="float32")
     found = found.compress(linear, statistics)
     torch.testing.assert_close(found.dequantize(), whole.dequantize(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_with_nothing_removed_rounding_in_the_pass_is_gptq(bits):
+    linear, statistics = golden_layer()
+    small = SparseGPT(sparsity=0.0, value_bits=bits).compress(linear, statistics)
+    in_float64 = linear.weight.detach().double()
+    rounded = GPTQ(bits=bits, granularity="channel").parts(in_float64, statistics).weight
+    assert torch.equal(small.dequantize(), rounded.dequantize())
+
+
+@pytest.mark.parametrize("pattern", ["", "2:4"])
+def test_rounding_in_the_pass_errs_less_than_rounding_what_was_pruned(pattern):
+    linear, statistics = golden_layer()
+    matrix, weight = damped(statistics.hessian).matrix, linear.weight.detach().double()
+    joint = SparseGPT(pattern=pattern, value_bits=3).compress(linear, statistics)
+    pruned = SparseGPT(pattern=pattern, value_dtype="float32").compress(linear, statistics)
+    after = Grid(bits=3, granularity="channel").fit(pruned.dequantize())
+    after = after.rounded(pruned.dequantize()).masked_fill(pruned.weight.removed(), 0.0)
+    errors = [
+        float((lost @ matrix * lost).sum())
+        for lost in (weight - joint.dequantize().double(), weight - after.double())
+    ]
+    assert errors[0] < errors[1]
+
+
+def test_half_of_the_weights_in_four_bits_are_about_three_bits_a_parameter():
+    """A bit for the place, half of four bits, and 20 bits a row for its scale and zero point."""
+    small = SparseGPT(pattern="2:4", value_bits=4).compress(*golden_layer())
+    assert small.bits_per_parameter() == 1 + 4 / 2 + 20 / C
+    again = CompressedLinear.unpack(small.pack())
+    assert torch.equal(again.dequantize(), small.dequantize())
+    assert (again.dequantize().view(R, -1, 4) == 0).sum(-1).min() >= 2
+
+
+def test_a_map_that_does_not_fit_its_codes_is_noticed():
+    packed = SparseGPT(value_bits=4).compress(*golden_layer()).pack()
+    packed.tensors["weight.kept"][3, 1] ^= 4
+    with pytest.raises(PackedError, match="'kept' has"):
+        CompressedLinear.unpack(packed)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 9])
+def test_bits_out_of_bounds_are_refused(bits):
+    with pytest.raises(ValueError, match=f"value_bits must be from 2 to 8, or None, got {bits}"):
+        SparseGPT(value_bits=bits)
 
 
 def test_a_block_has_a_column():
