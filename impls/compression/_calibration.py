@@ -45,6 +45,8 @@ class LayerStatistics:
         Raises:
             ValueError: if a number is not finite.
         """
+        if not len(x):
+            return  # a batch of padding alone
         check_finite(x, "the input of a layer during calibration")
         self.n_tokens += len(x)
         if "hessian" in needs:
