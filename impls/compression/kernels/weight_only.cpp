@@ -446,6 +446,8 @@ void parallel(int64_t items, int64_t threads, const Body& body) {
   });
 }
 
+int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
 // The largest part of a group that is a multiple of 8, divides it and has at most CHUNK columns.
 int64_t chunk_of(int64_t group) {
   int64_t parts = (group + CHUNK - 1) / CHUNK;
@@ -460,7 +462,7 @@ struct Pass {
   const Problem& p;
   int64_t begin, rows, threads;
   int64_t chunk = chunk_of(p.C / p.G), chunks = p.C / chunk, words = p.C / PAIR;
-  int64_t strips = (p.R + STRIP - 1) / STRIP, tiles = (rows + ROWS - 1) / ROWS;
+  int64_t strips = round_up(p.R, STRIP) / STRIP, tiles = round_up(rows, ROWS) / ROWS;
   Buffer<Word> x{rows * words * P};
   Buffer<float> sums{rows * chunks}, totals{threads * rows * STRIP};
 
@@ -552,18 +554,45 @@ int run(const Problem& p) {
   }
 }
 
-}  // namespace
-
-extern "C" {
 // Ask for large pages where memory is not written to yet: reading 8 MB through small ones takes a
 // fifth longer.
-void advise([[maybe_unused]] uint8_t* memory, [[maybe_unused]] int64_t bytes) {
+void use_large_pages([[maybe_unused]] uint8_t* memory, [[maybe_unused]] int64_t bytes) {
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t PAGE = 2 << 20;
   const uintptr_t first = (uintptr_t(memory) + PAGE - 1) / PAGE * PAGE;
   const uintptr_t end = (uintptr_t(memory) + bytes) / PAGE * PAGE;
   if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 #endif
+}
+
+// The codes of one row in one block.
+INLINE void put(const uint8_t* codes, int64_t bits, int64_t row, uint8_t* block) {
+  if (bits == 4)
+    for (int64_t byte = 0; byte < 4; ++byte) {
+      const int64_t column = byte % 2 * 4 + byte / 2;
+      block[4 * row + byte] = uint8_t(codes[column] | codes[column + 2] << 4);
+    }
+  else
+    for (int64_t c = 0; c < 4; ++c)
+      block[row / 4 * 16 + c / 2 * 8 + row % 4 * 2 + c % 2] = codes[c] ^ (codes[c] < 128 ? 255 : 128);
+}
+
+// Codes (R, C), a byte each, in the order they are read in; rows beyond R are 0.
+void order(const uint8_t* codes, int64_t R, int64_t C, int64_t bits, uint8_t* to) {
+  const int64_t columns = 32 / bits, blocks = C / columns;
+  use_large_pages(to, round_up(R, STRIP) * C * bits / 8);
+  std::memset(to, 0, round_up(R, STRIP) * C * bits / 8);
+  for (int64_t row = 0; row < R; ++row)
+    for (int64_t i = 0; i < blocks; ++i)
+      put(codes + row * C + i * columns, bits, row % LANES,
+          to + ((row / STRIP * blocks + i) * VECTORS + row % STRIP / LANES) * 64);
+}
+
+}  // namespace
+
+extern "C" {
+void prepare(const uint8_t* codes, int64_t R, int64_t C, int64_t bits, uint8_t* to) {
+  order(codes, R, C, bits, to);
 }
 int linear_float32(const Problem* p) {
   return p->bits == 4 ? run<float, 4>(*p) : run<float, 8>(*p);

@@ -23,7 +23,7 @@ __all__ = ["DTYPES", "Prepared", "available", "linear", "prepare", "why_not", "w
 
 SOURCE = Path(__file__).with_name("weight_only.cpp")
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # of x
-STRIP, FOUR = 32, 4  # rows: of a strip, of what 8-bit codes are grouped by
+STRIP = 32  # rows
 UNIT = 8  # columns: groups are made of them
 CENTRES = {4: 8.0, 8: 127.5}  # what is taken from codes and zeros
 
@@ -79,20 +79,17 @@ def prepare(codes: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> Prepa
     """
     _check(codes, scales, zeros, bits)
     R, C = codes.shape
-    rows_missing = -R % STRIP
-    padded = pad(codes, (0, 0, 0, rows_missing))
     scales, zeros = scales.float(), zeros.float() - CENTRES[bits]
     exact = all(torch.equal(x.half().float(), x) for x in (scales, zeros))
     per_strip = [
-        pad(x, (0, 0, 0, rows_missing))
+        pad(x, (0, 0, 0, -R % STRIP))
         .view(-1, STRIP, x.shape[1])
         .transpose(1, 2)
         .to(torch.float16 if exact else torch.float32)
         .contiguous()
         for x in (scales, zeros)
     ]
-    ordered = _four(padded) if bits == 4 else _eight(padded)
-    return Prepared(_in_large_pages(ordered), *per_strip, R, C, bits)
+    return Prepared(_ordered(codes, bits), *per_strip, R, C, bits)
 
 
 def linear(x: Tensor, prepared: Prepared, bias: Tensor | None = None) -> Tensor:
@@ -153,27 +150,15 @@ def _check(codes: Tensor, scales: Tensor, zeros: Tensor, bits: int) -> None:
             raise ValueError(f"{name} must be finite, got {x[~x.isfinite()][0].item()}")
 
 
-def _in_large_pages(codes: Tensor) -> Tensor:
-    """A contiguous copy in memory that is quick to read."""
-    copy = torch.empty(codes.shape, dtype=codes.dtype)
-    _library().advise(ctypes.c_void_p(copy.data_ptr()), ctypes.c_int64(copy.nbytes))
-    return copy.copy_(codes)
-
-
-def _four(codes: Tensor) -> Tensor:
-    """Codes (rows, C) of 4 bits: eight columns of a row in 32 bits, 16 rows in turn."""
-    # (strip, vector, row, eight columns, byte, nibble, half of 32 bits)
-    parts = codes.view(-1, 2, 16, codes.shape[1] // 8, 2, 2, 2)
-    packed = parts[..., 0, :] | parts[..., 1, :] << 4
-    return packed.permute(0, 3, 1, 2, 5, 4)
-
-
-def _eight(codes: Tensor) -> Tensor:
-    """Codes (rows, C) of 8 bits: sign and magnitude, pairs of columns of four rows in turn."""
-    # (strip, vector, four rows, row, four columns, pair, column)
-    parts = codes.view(-1, 2, 4, FOUR, codes.shape[1] // 4, 2, 2)
-    signed = torch.where(parts < 128, ~parts, parts ^ 128)
-    return signed.permute(0, 4, 1, 2, 5, 3, 6)
+def _ordered(codes: Tensor, bits: int) -> Tensor:
+    """Codes (R, C) in the kernel's order."""
+    (R, C), codes = codes.shape, codes.contiguous()
+    ordered = torch.empty((R + -R % STRIP) * C * bits // 8, dtype=torch.uint8)
+    sizes = (ctypes.c_int64(n) for n in (R, C, bits))
+    _library().prepare(
+        ctypes.c_void_p(codes.data_ptr()), *sizes, ctypes.c_void_p(ordered.data_ptr())
+    )
+    return ordered
 
 
 @cache
