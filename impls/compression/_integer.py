@@ -68,6 +68,10 @@ class IntegerWeight(StoredWeight):
             self._prepared = self._prepare()
         return weight_only.linear(x, self._prepared, bias)
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._prepared = None  # it was made of other codes
+
     def _has_kernel(self, x: Tensor) -> bool:
         a, g = self.scales.shape
         return (
