@@ -32,7 +32,7 @@ class SubjectSetting:
 
     model: str = "decoder"  # decoder, minilm, hf:NAME
     only: str = "*"  # which linear layers of the blocks, a pattern of names as of a shell
-    outliers: float = 1.0  # factor of injected outlier channels; 1: none
+    outlier_factor: float = 1.0  # of injected outlier channels; 1: none
     outlier_channels: int = 4
     n_calibration: int = 32  # windows or sentences a technique may read
     n_held_out: int = 64  # windows or pairs the model is judged on
@@ -52,8 +52,8 @@ class SubjectSetting:
         for name in ("n_calibration", "n_held_out", "outlier_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.outliers > 0:
-            raise ValueError(f"outliers must be above 0, got {self.outliers}")
+        if not self.outlier_factor > 0:
+            raise ValueError(f"outlier_factor must be above 0, got {self.outlier_factor}")
         self.lesson()  # refuses what cannot be trained
 
     def lesson(self) -> LessonSetting:
@@ -100,10 +100,10 @@ def subject(technique: Any, setting: SubjectSetting, instruments: Instruments) -
             if isinstance(loaded, SentenceModel)
             else _causal(loaded, setting, instruments)
         )
-    if setting.outliers != 1.0:
+    if setting.outlier_factor != 1.0:
         found.model = inject_outliers(
             found.model,
-            factor=setting.outliers,
+            factor=setting.outlier_factor,
             channels=setting.outlier_channels,
             seed=setting.seed,
         )

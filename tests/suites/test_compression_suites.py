@@ -62,7 +62,7 @@ def test_injected_outliers_change_the_inputs_and_not_the_answers(cache):
     instruments = Instruments(artifacts=cache, technique="compression/rtn")
     technique = catalogue.load("compression/rtn")()
     plain, spiked = (
-        subject(technique, SubjectSetting(**SMALL, outliers=factor), instruments)
+        subject(technique, SubjectSetting(**SMALL, outlier_factor=factor), instruments)
         for factor in (1.0, 50.0)
     )
     ids = plain.held_out[:, :-1]
@@ -171,7 +171,7 @@ def test_packages_that_are_missing_are_named(monkeypatch):
     [
         ({"model": "bert"}, "model must be decoder, minilm or hf:NAME, got 'bert'"),
         ({"n_calibration": 0}, "n_calibration must be at least 1, got 0"),
-        ({"outliers": 0.0}, "outliers must be above 0, got 0"),
+        ({"outlier_factor": 0.0}, "outlier_factor must be above 0, got 0"),
         ({"size": "2m"}, "no decoder has size '2m'"),
     ],
 )
