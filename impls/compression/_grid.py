@@ -17,53 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from impls.compression._affine import Affine, in_blocks
+
 Granularity = Literal["tensor", "channel", "group", "input_channel", "token"]
 Range = Literal["minmax", "percentile", "mse"]
 ScaleDtype = Literal["float16", "bfloat16", "float32"]
 
 SHRINKS = 40  # ranges tried for the least squared error, from all down to 1 / SHRINKS of it
-
-
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """Scales and zero points of one tensor.
-
-    Attributes:
-        scale: (a, g) float32, above 0, each representable in the type it is stored in.
-        zero: (a, g) float32 integers; 0 for a symmetric grid.
-        low: smallest code.
-        high: largest code.
-    """
-
-    scale: Tensor
-    zero: Tensor
-    low: int
-    high: int
-
-    def codes(self, x: Tensor) -> Tensor:
-        """The nearest codes of x (R, C), float32 integers from `low` to `high`."""
-        blocks = self._blocks(x)
-        codes = torch.round(blocks * (1 / self._over(self.scale))) + self._over(self.zero)
-        return codes.clamp(self.low, self.high).view(x.shape)
-
-    def values(self, codes: Tensor) -> Tensor:
-        """What codes (R, C) stand for, float32."""
-        blocks = self._blocks(codes.float())
-        return ((blocks - self._over(self.zero)) * self._over(self.scale)).view(codes.shape)
-
-    def rounded(self, x: Tensor) -> Tensor:
-        """The nearest numbers of the grid to x (R, C), float32."""
-        return self.values(self.codes(x))
-
-    def columns(self, start: int, stop: int) -> "Affine":
-        """The scales of the blocks from column block `start` to before `stop`."""
-        return Affine(self.scale[:, start:stop], self.zero[:, start:stop], self.low, self.high)
-
-    def _blocks(self, x: Tensor) -> Tensor:
-        return _in_blocks(x.float(), *self.scale.shape)
-
-    def _over(self, of_blocks: Tensor) -> Tensor:
-        return of_blocks[:, None, :, None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +95,7 @@ class Grid:
                 its type.
         """
         check_finite(x, "a tensor to be rounded")
-        blocks = _in_blocks(x.float(), *self.raster(*x.shape)).transpose(1, 2).flatten(2)
+        blocks = in_blocks(x.float(), *self.raster(*x.shape)).transpose(1, 2).flatten(2)
         if self.range == "percentile":
             low, high = percentile_range(blocks, self.percentile, symmetric=self.symmetric)
         else:
@@ -206,9 +166,3 @@ def check_finite(x: Tensor, what: str) -> None:
             f"{what} has {int(bad.sum())} numbers that are not finite, the first at {place}: "
             "repair the model or the data it was calibrated with"
         )
-
-
-def _in_blocks(x: Tensor, a: int, g: int) -> Tensor:
-    """A matrix (R, C) as (a, R/a, g, C/g)."""
-    rows, columns = x.shape
-    return x.reshape(a, rows // a, g, columns // g)

@@ -15,7 +15,8 @@ from impls.compression._stored import StoredWeight
 
 def has_integer_product(weight: StoredWeight) -> bool:
     """Whether a weight's scales factor out of a sum over input channels."""
-    return isinstance(weight, IntegerWeight) and weight.scales.shape[1] == 1
+    whole = weight.kind == IntegerWeight.kind  # a subclass has real zero points
+    return whole and weight.scales.shape[1] == 1
 
 
 def integer_linear(codes: Tensor, x: Affine, weight: IntegerWeight) -> Tensor:
