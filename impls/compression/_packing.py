@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def packed_width(n: int, bits: int) -> int:
@@ -24,6 +25,9 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     if bits == 8:
         return codes.to(torch.uint8)
     rows, n = codes.shape
+    if bits == 4:
+        pairs = F.pad(codes.to(torch.uint8), (0, n % 2))
+        return pairs[:, ::2] | pairs[:, 1::2] << 4
     bit = (codes[..., None] >> torch.arange(bits, device=codes.device)) & 1
     stream = torch.zeros(rows, 8 * packed_width(n, bits), dtype=torch.int32, device=codes.device)
     stream[:, : n * bits] = bit.flatten(1)

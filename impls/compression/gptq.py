@@ -64,31 +64,26 @@ class GPTQ(WeightAndInputOptions):
         matrix, dead = damped(statistics.hessian, self.damp)
         weight = weight.masked_fill(dead, 0.0)
         _, n_groups = self.grid.raster(*weight.shape)
-        order = self._order(matrix)
+        order = _largest_first(matrix) if self.act_order else slice(None)
         factor = upper_factor(matrix[order][:, order])
         affine, rounded = self._rounded(weight, factor, order, n_groups)
         input_map = None
         if self.act_order and n_groups > 1 and not self.static_groups:
             input_map = ColumnOrder(order)
-        else:
+        elif self.act_order:
             rounded = rounded[:, torch.argsort(order)]
         codes = affine.codes(rounded)
         stored = IntegerWeight(codes, affine, bits=self.bits, scale_dtype=self.scale_dtype)
         return Parts(stored, self.rounding(statistics), input_map)
 
-    def _order(self, matrix: Tensor) -> Tensor:
-        """Which column goes at each turn, (C,) int64."""
-        if self.act_order:
-            return torch.argsort(matrix.diagonal(), descending=True, stable=True)
-        return torch.arange(len(matrix), device=matrix.device)
-
     def _rounded(
-        self, weight: Tensor, factor: Tensor, order: Tensor, n_groups: int
+        self, weight: Tensor, factor: Tensor, order: Tensor | slice, n_groups: int
     ) -> tuple[Affine, Tensor]:
         """Scales of all groups, and the rounded weight with its columns in order."""
         grid, width = self.grid, weight.shape[1] // n_groups
         static = grid.fit(weight) if self.static_groups else None
-        group_of = (order // width).tolist()
+        columns = torch.arange(weight.shape[1], device=weight.device)[order]
+        group_of = (columns // width).tolist()
         fitted: list[Affine] = []
 
         def enter(first: int, group: Tensor) -> Settle:
@@ -102,6 +97,11 @@ class GPTQ(WeightAndInputOptions):
         step = width if static is None else 1
         rounded = settled(weight[:, order], factor, enter, step=step, block=self.block)
         return static or _side_by_side(fitted), rounded
+
+
+def _largest_first(matrix: Tensor) -> Tensor:
+    """Which column goes at each turn, by the diagonal, (C,) int64."""
+    return torch.argsort(matrix.diagonal(), descending=True, stable=True)
 
 
 def _side_by_side(groups: list[Affine]) -> Affine:
