@@ -12,7 +12,7 @@ stored in before anything is rounded by it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class Grid:
             raise ValueError(f"group must be at least 2, got {self.group}")
         if not 50 < self.percentile <= 100:
             raise ValueError(f"percentile must be above 50 and at most 100, got {self.percentile}")
+        kinds = {"granularity": Granularity, "range": Range, "scale_dtype": ScaleDtype}
+        for name, kind in kinds.items():
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
     @property
     def low(self) -> int:

@@ -208,7 +208,17 @@ def test_what_cannot_be_compressed_is_refused(technique):
 
 
 @pytest.mark.parametrize("technique", [GPTQ, OBQ])
-@pytest.mark.parametrize("options", [{"damp": -0.1}, {"damp": float("nan")}, {"bits": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"damp": -0.1},
+        {"damp": float("nan")},
+        {"bits": 1},
+        {"range": "widest"},
+        {"granularity": "block"},
+        {"scale_dtype": "int8"},
+    ],
+)
 def test_options_out_of_bounds_are_refused(technique, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         technique(**options)
