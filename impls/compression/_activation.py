@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from impls.compression._grid import Affine, Grid
 from impls.compression._product import has_integer_product, integer_linear
-from impls.compression._stored import StoredWeight
+from impls.compression._stored import StoredWeight, known_kind
 
 NO_FACTOR = (
     "scales of input channels do not factor out of an integer product, "
@@ -86,7 +86,8 @@ class ActivationRounding(nn.Module):
     ) -> "ActivationRounding":
         """The rounding of a header and buffers, of the kind that the header tells."""
         options = {name: header[name] for name in Grid.__slots__}
-        return _KINDS[header["kind"]]._of(Grid(**options), header, buffers)
+        kind = known_kind(_KINDS, header["kind"], "input is rounded as")
+        return kind._of(Grid(**options), header, buffers)
 
     @classmethod
     def _of(cls, grid: Grid, header: Mapping[str, Any], buffers: Mapping[str, Tensor]) -> Self:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from impls.compression._activation import ActivationRounding
 from impls.compression._inputs import MAPS, InputMap
-from impls.compression._stored import PackedError, StoredWeight, check_tensors, kind_of
+from impls.compression._stored import PackedError, StoredWeight, check_tensors, kind_of, known_kind
 
 FORMAT = "llmatrix compressed linear 1"
 
@@ -153,10 +153,8 @@ class CompressedLinear(nn.Module):
 
 def _input_map(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> InputMap:
     options = dict(header)
-    kind = options.pop("kind")
-    if kind not in MAPS:
-        raise PackedError(f"no input map is called {kind!r}: {', '.join(sorted(MAPS))}")
-    return MAPS[kind].from_packed(options, _under("input_map", tensors))
+    kind = known_kind(MAPS, options.pop("kind"), "input map is called")
+    return kind.from_packed(options, _under("input_map", tensors))
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -95,9 +95,18 @@ def kind_of(name: str) -> type[StoredWeight]:
     Raises:
         PackedError: if there is none.
     """
+    return known_kind(_KINDS, name, "weight is stored as")
+
+
+def known_kind(kinds: Mapping[str, type[Any]], name: str, what: str) -> type[Any]:
+    """The class of a kind, from the file `_<kind>.py` if no other file has told of it yet.
+
+    Raises:
+        PackedError: if there is none; `what` goes before the name.
+    """
     file = Path(__file__).with_name(f"_{name}.py")
-    if name not in _KINDS and name.isidentifier() and file.is_file():
+    if name not in kinds and name.isidentifier() and file.is_file():
         import_module(f"impls.compression._{name}")
-    if name not in _KINDS:
-        raise PackedError(f"no weight is stored as {name!r}: was it written by a later version?")
-    return _KINDS[name]
+    if name not in kinds:
+        raise PackedError(f"no {what} {name!r}: was it written by a later version?")
+    return kinds[name]

@@ -154,8 +154,8 @@ class AWQ(WeightOptions):
 
 def error(lost: Tensor, hessian: Tensor) -> float:
     """The squared error of a layer's output by what its weight (R, C) has lost."""
-    wide = lost.double()
-    return float(((wide @ hessian) * wide).sum() / 2)
+    spread = lost @ hessian.float()  # in float32: of several candidates the least is sought
+    return float((spread * lost).sum(dtype=torch.float64) / 2)
 
 
 def ends(weight: Tensor, raster: tuple[int, int]) -> tuple[Tensor, Tensor]:
