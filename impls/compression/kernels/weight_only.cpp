@@ -21,8 +21,8 @@
 //   scales, centred zeros   (strip, group, 32 rows) float32 or float16
 //
 // Codes are decoded as they come, for up to ROWS rows of x at a time: that costs less than decoding
-// them once into the cache and reading from there, however many rows there are. Sums are in float32.
-// No result depends on the number of threads.
+// them once into the cache and reading from there, however many rows there are. Sums are in
+// float32. No result depends on the number of threads, or of rows of x.
 
 #include <algorithm>
 #include <atomic>
@@ -488,8 +488,9 @@ struct Pass {
         float part[8] = {};
         for (int64_t i = c * chunk; i < (c + 1) * chunk; i += 8)
           for (int64_t j = 0; j < 8; ++j) part[j] -= to_float(row[i + j]);
-        *(sums + first_row(t) * chunks + c * M + m) =
-            ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+        for (int64_t n = 4; n; n /= 2)
+          for (int64_t j = 0; j < n; ++j) part[j] += part[j + n];
+        *(sums + first_row(t) * chunks + c * M + m) = part[0];
       }
     }
   }
@@ -573,8 +574,10 @@ INLINE void put(const uint8_t* codes, int64_t bits, int64_t row, uint8_t* block)
       block[4 * row + byte] = uint8_t(codes[column] | codes[column + 2] << 4);
     }
   else
-    for (int64_t c = 0; c < 4; ++c)
-      block[row / 4 * 16 + c / 2 * 8 + row % 4 * 2 + c % 2] = codes[c] ^ (codes[c] < 128 ? 255 : 128);
+    for (int64_t c = 0; c < 4; ++c) {
+      const int64_t byte = row / 4 * 16 + c / 2 * 8 + row % 4 * 2 + c % 2;
+      block[byte] = codes[c] ^ (codes[c] < 128 ? 255 : 128);
+    }
 }
 
 // Codes (R, C), a byte each, in the order they are read in; rows beyond R are 0.
