@@ -52,9 +52,10 @@ def load(model: nn.Module, folder: Path) -> nn.Module:
         raise PackedError(str(error)) from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise PackedError(f"{folder / HEADER} is no {FORMAT!r}: it was written by something else")
-    layers = {
-        name: _layer(name, header, tensors, folder) for name, header in described["layers"].items()
-    }
+    headers = described.get("layers")
+    if not isinstance(headers, dict) or not all(isinstance(h, dict) for h in headers.values()):
+        raise PackedError(f"{folder / HEADER} does not tell its layers: it is damaged")
+    layers = {name: _layer(name, header, tensors, folder) for name, header in headers.items()}
     _check_places(model, layers, folder)
     before = {name: model.get_submodule(name) for name in layers}
     for name, layer in layers.items():
