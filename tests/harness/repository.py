@@ -11,9 +11,8 @@ FILES = {
     "impls/pace/interface.py": '"""One method."""\n',
     "impls/pace/walk.py": '''"""Takes steps."""
 
+import time
 from dataclasses import dataclass
-
-import numpy as np
 
 from harness.card import Card
 
@@ -30,9 +29,8 @@ class Walk:
 
     def walk(self) -> float:
         """Do the work."""
-        x = np.linspace(1.0, 2.0, 16384)
-        for _ in range(STEPS):
-            x = np.sqrt(x)
+        for _ in range(STEPS // 50):
+            time.sleep(0.0005)  # takes as long on a machine that is busy with other work
         return RETURNED
 ''',
     "suites/__init__.py": "",

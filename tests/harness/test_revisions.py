@@ -94,7 +94,7 @@ def test_change_that_a_second_measurement_lacks_is_not_believed(
 
 def _steps(tree: str) -> int:
     text = (Path(tree) / "impls" / "pace" / "walk.py").read_text()
-    return int(text.partition("range(")[2].partition(")")[0])
+    return int(text.partition("range(")[2].partition(" ")[0])
 
 
 def test_working_tree_is_a_side_too(repository: Repository, tmp_path: Path) -> None:
