@@ -96,30 +96,28 @@ def measure(
     memory = torch.ones(STREAM_BYTES // 8, dtype=torch.int64)
     sides = {"int4": torch_int4, "int8": torch_int8, "bf16": torch_bf16}
     weight = linear.weight.detach()
-    works = [work(partial(make, weight), x) for make in sides.values()]
-    ours, *theirs, read = instruments.interleave(
-        work(partial(product, layer), x.to(DTYPES[setting.dtype])), *works, memory.sum,
-        rounds=setting.rounds, seed=setting.seed,
-    )  # fmt: skip
-    seconds = [s / CALLS for s in ours]
-    int4, int8, bf16 = ([s / CALLS for s in side] for side in theirs)
+    products, *theirs, read = instruments.interleave(
+        work(partial(product, layer), x.to(DTYPES[setting.dtype])),
+        *(work(partial(make, weight), x) for make in sides.values()),
+        memory.sum,
+        rounds=setting.rounds,
+        seed=setting.seed,
+    )
+    ours = [s / CALLS for s in products]
+    torch_s = {name: [s / CALLS for s in side] for name, side in zip(sides, theirs, strict=True)}
     stored, bandwidth = layer.nbytes(), STREAM_BYTES / float(np.median(read))
     moved = stored + setting.n_tokens * (setting.n_inputs + setting.n_outputs) * x.itemsize
     instruments.needs("product_ms", bytes=moved)
     instruments.note(
         threads=torch.get_num_threads(), stored_bytes=stored, memory_gb_s=bandwidth / 1e9,
-        torch_ms={
-            name: 1e3 * float(np.median(side))
-            for name, side in zip(sides, (int4, int8, bf16), strict=True)
-        },
+        torch_ms={name: 1e3 * float(np.median(side)) for name, side in torch_s.items()},
     )  # fmt: skip
+    fastest = [min(pair) for pair in zip(torch_s["int4"], torch_s["bf16"], strict=True)]
     return {
-        "product_ms": milliseconds(seconds),
-        "fastest_over_ours": over([min(pair) for pair in zip(int4, bf16, strict=True)], seconds),
-        "bf16_over_ours": over(bf16, seconds),
-        "int8_over_ours": over(int8, seconds),
-        "int4_over_ours": over(int4, seconds),
-        "bandwidth_share": [stored / s / bandwidth for s in seconds],
+        "product_ms": milliseconds(ours),
+        "fastest_over_ours": over(fastest, ours),
+        **{f"{name}_over_ours": over(side, ours) for name, side in torch_s.items()},
+        "bandwidth_share": [stored / s / bandwidth for s in ours],
         "bits_per_parameter": layer.bits_per_parameter(),
     }
 
