@@ -105,11 +105,12 @@ def measure(
     )
     ours = [s / CALLS for s in products]
     torch_s = {name: [s / CALLS for s in side] for name, side in zip(sides, theirs, strict=True)}
-    stored, bandwidth = layer.nbytes(), STREAM_BYTES / float(np.median(read))
+    stored = layer.nbytes()
     moved = stored + setting.n_tokens * (setting.n_inputs + setting.n_outputs) * x.itemsize
     instruments.needs("product_ms", bytes=moved)
     instruments.note(
-        threads=torch.get_num_threads(), stored_bytes=stored, memory_gb_s=bandwidth / 1e9,
+        threads=torch.get_num_threads(), stored_bytes=stored,
+        memory_gb_s=STREAM_BYTES / float(np.median(read)) / 1e9,
         torch_ms={name: 1e3 * float(np.median(side)) for name, side in torch_s.items()},
     )  # fmt: skip
     fastest = [min(pair) for pair in zip(torch_s["int4"], torch_s["bf16"], strict=True)]
@@ -117,7 +118,7 @@ def measure(
         "product_ms": milliseconds(ours),
         "fastest_over_ours": over(fastest, ours),
         **{f"{name}_over_ours": over(side, ours) for name, side in torch_s.items()},
-        "bandwidth_share": [stored / s / bandwidth for s in ours],
+        "bandwidth_share": [stored / STREAM_BYTES * ratio for ratio in over(read, ours)],
         "bits_per_parameter": layer.bits_per_parameter(),
     }
 
