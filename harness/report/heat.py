@@ -102,7 +102,7 @@ def draw_surfaces(found: Surfaces, metric: Metric) -> tuple[Figure, str]:
     abreast = _abreast(len(names), left, len(columns))
     lines = -(-len(names) // abreast)
     high = _HEAD + _PITCH * len(rows) + _FOOT
-    figure, whole = canvas(lines * high, left=left, right=4, top=0, bottom=26)
+    figure, whole = canvas(lines * high, left=left, right=4, top=0, bottom=20)
     whole.set_axis_off()
     for place, (name, shade) in enumerate(zip(names, shades, strict=True)):
         line, column = divmod(place, abreast)
@@ -114,7 +114,7 @@ def draw_surfaces(found: Surfaces, metric: Metric) -> tuple[Figure, str]:
         axes.set_yticks(np.arange(len(rows)) + 0.5, rows if column == 0 else [""] * len(rows))
         if column == 0:
             axes.set_ylabel(short(found.down, 16 * LETTER))
-    figure.text(left / WIDTH, 0.3 * 26 / figure.bbox.height, short(found.across, WIDTH / 2))
+    figure.text(left / WIDTH, 4 / figure.bbox.height, short(found.across, WIDTH / 2))
     return figure, _how(found, metric, len(names))
 
 

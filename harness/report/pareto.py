@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.report.axes import COLOURS, WIDTH, axis_label, canvas, number_axis, short
-from harness.report.series import implied, with_options
+from harness.report.series import implied
 from harness.report.svg import INK, Plot, plot, style
 from harness.report.tables import Table
 from harness.report.tradeoff import Point, Tradeoff, tradeoffs
@@ -27,7 +27,7 @@ def pareto(table: Table, tables: Sequence[Table]) -> list[Plot]:
                 _scatter(found),
                 slug=f"{table.name}-pareto" + "-size" * (place > 0),
                 title=f"{found.up.metric.name} against {found.across.metric.name}",
-                caption=_caption(found) + implied(with_options(table), found.up.table),
+                caption=_caption(found) + implied(table, found.up.table),
             )
             for place, found in enumerate(tradeoffs(table, tables))
         ]

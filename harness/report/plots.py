@@ -19,7 +19,6 @@ from harness.report.series import (
     series,
     setting_names,
     setting_text,
-    with_options,
 )
 from harness.report.svg import Plot, plot, style
 from harness.report.tables import Table, axis_text
@@ -36,7 +35,7 @@ def plots(table: Table) -> list[Plot]:
     Curves along a number, maps over two axes, and bars where those leave out most techniques.
     """
     with style():
-        return list(islice(_plots(with_options(table)), MAX_PLOTS))
+        return list(islice(_plots(table), MAX_PLOTS))
 
 
 def _plots(table: Table) -> Iterator[Plot]:

@@ -31,25 +31,6 @@ class Series:
         return replace(self, points={s: p for s, p in self.points.items() if s in settings})
 
 
-def with_options(table: Table) -> Table:
-    """The table where an option that most techniques vary is an axis, as it is for figures."""
-    users: dict[str, set[str]] = {}
-    for row in table.rows:
-        for key in row.options.keys() - row.axes.keys():
-            users.setdefault(key, set()).add(row.record.technique)
-    most = len({row.record.technique for row in table.rows}) / 2
-    shared = sorted(key for key, names in users.items() if len(names) > most)
-    rows = tuple(
-        replace(
-            row,
-            axes={**row.axes, **{key: row.record.options.get(key) for key in shared}},
-            options={key: value for key, value in row.options.items() if key not in shared},
-        )
-        for row in table.rows
-    )
-    return replace(table, axes=(*table.axes, *shared), rows=rows)
-
-
 def essential(table: Table) -> Table:
     """The table without numbers that follow from the other axes, as rounds do from the length."""
     axes = list(table.axes)

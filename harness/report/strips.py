@@ -28,22 +28,13 @@ def _column(rows: Sequence[Row], metric: str) -> dict[str, str]:
     def place(value: float) -> str:
         return str(round(_RESOLUTION * ((math.log(value) if log else value) - low) / (high - low)))
 
-    baselines = {
-        row.group: row.entries[metric].estimate.value
-        for row in rows
-        if row.is_baseline and metric in row.entries
-    }
-    return {
-        row.record.cell_id: _strip(entries[row.record.cell_id], baselines.get(row.group), place)
-        for row in rows
-        if row.record.cell_id in entries
-    }
+    return {cell_id: _strip(entry, place) for cell_id, entry in entries.items()}
 
 
 def _known(entry: Entry) -> list[float]:
     return [bound for bound in entry.estimate if bound is not None]
 
 
-def _strip(entry: Entry, baseline: float | None, place: Callable[[float], str]) -> str:
-    marks = [*entry.estimate, None if entry.ratio is None else baseline]
+def _strip(entry: Entry, place: Callable[[float], str]) -> str:
+    marks = [*entry.estimate, None if entry.ratio is None else entry.baseline]
     return " ".join("-" if mark is None else place(mark) for mark in marks)

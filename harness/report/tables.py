@@ -1,15 +1,16 @@
 """One wide table per suite: who was best in each setting, and how far from the baseline."""
 
 import json
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from harness.card import Metric, Suite
 from harness.record import Quantity, Record
 from harness.report.quantities import Scale, scale
-from harness.statistics import Estimate, ratio
+from harness.statistics import Estimate
+from harness.statistics import ratio as ratio_of
 from harness.verdict import Rule, judge
 
 Mark = Literal["", "best", "tied"]  # tied: not the best, but the intervals overlap
@@ -23,8 +24,9 @@ class Entry:
 
     quantity: Quantity
     estimate: Estimate
-    ratio: Estimate | None = None  # to the baseline; None where it has none
     mark: Mark = ""
+    ratio: Estimate | None = None  # to the baseline; None where it has none
+    baseline: float | None = None
 
     @property
     def advantage(self) -> Literal["", "better", "worse"]:
@@ -44,8 +46,8 @@ class Row:
 
     record: Record
     name: str  # the shortest ending of the technique's name that is its own in this table
-    axes: Mapping[str, Any]  # the varying axes only
-    options: Mapping[str, Any]  # the fields that vary within this technique
+    axes: Mapping[str, Any]  # the varying axes only, options that most techniques vary among them
+    options: Mapping[str, Any]  # the other fields that vary within this technique
     group: SettingKey
     is_baseline: bool
     entries: Mapping[str, Entry] = field(default_factory=dict)
@@ -91,26 +93,29 @@ def build(name: str, records: Sequence[Record], suite: Suite | None) -> Table:
     axes, fixed = _split_axes(records)
     options = _varying_options(records)
     names = _short_names({record.technique for record in records})
-    rows = [
-        Row(
-            record=record,
-            name=names[record.technique],
-            axes={axis: _axes(record).get(axis) for axis in axes},
-            options={
-                k: record.options[k] for k in options[record.technique] if k in record.options
-            },
-            group=canonical(_axes(record)),
-            is_baseline=record.technique == suite.baseline,
+    shared = _shared(options, len(names), known={*axes, *fixed})
+    rows = []
+    for record in records:
+        setting, both = _axes(record), {key: record.options.get(key) for key in shared}
+        own = [k for k in options[record.technique] if k in record.options and k not in shared]
+        rows.append(
+            Row(
+                record=record,
+                name=names[record.technique],
+                axes={axis: (setting | both).get(axis) for axis in (*axes, *shared)},
+                options={key: record.options[key] for key in own},
+                # One technique's options are rivals; several meet at the same values of them.
+                group=canonical(setting | both if len(names) > 1 else setting),
+                is_baseline=record.technique == suite.baseline,
+            )
         )
-        for record in records
-    ]
     rows.sort(key=lambda row: [order(value) for value in row.axes.values()])
     return Table(
         name=name,
         suite=suite,
         metrics=metrics,
         scales={m.name: scale(m.unit, _values(records, m.name)) for m in metrics},
-        axes=axes,
+        axes=(*axes, *shared),
         fixed=fixed,
         rows=tuple(_judged(rows, metrics)),
     )
@@ -182,36 +187,57 @@ def _varying_options(records: Sequence[Record]) -> dict[str, list[str]]:
     )
 
 
+def _shared(
+    options: Mapping[str, Sequence[str]], n_techniques: int, known: Collection[str]
+) -> list[str]:
+    """The options that most techniques vary: axes, as a suite's own are."""
+    users = Counter(key for keys in options.values() for key in keys if key not in known)
+    return [key for key, count in users.items() if 2 * count > n_techniques]
+
+
 def _judged(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:
     """The rows with their entries: marks and ratios within each setting."""
     groups: dict[SettingKey, list[Row]] = defaultdict(list)
+    baselines: dict[SettingKey, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.group].append(row)
+        if row.is_baseline:
+            baselines[canonical(_axes(row.record))].append(row)
     entries: dict[str, dict[str, Entry]] = defaultdict(dict)
     for members in groups.values():
+        baseline = _baseline(members, baselines[canonical(_axes(members[0].record))])
         for metric in metrics:
-            for cell_id, entry in _compare(members, metric):
-                entries[cell_id][metric.name] = entry
+            for row, entry in _compare(members, baseline, metric):
+                entries[row.record.cell_id][metric.name] = entry
     return [replace(row, entries=entries[row.record.cell_id]) for row in rows]
 
 
-def _compare(members: Sequence[Row], metric: Metric) -> list[tuple[str, Entry]]:
-    measured = [
-        (row, q, Estimate(q.value, q.low, q.high))
-        for row in members
-        if row.record.outcome == "ok"
-        and (q := row.record.metrics.get(metric.name)) is not None
-        and q.value is not None
-    ]
-    baseline = next(((row, q) for row, q, _ in measured if row.is_baseline), None)
-    best = _best([estimate for _, _, estimate in measured], metric.better)
-    return [
-        (
-            row.record.cell_id,
-            Entry(q, estimate, _ratio((row, q), baseline), _mark(estimate, best)),
-        )
-        for row, q, estimate in measured
-    ]
+def _baseline(members: Sequence[Row], beside: Sequence[Row]) -> Row | None:
+    """That of the setting; or the only one there is, whatever options the others vary."""
+    inside = [row for row in members if row.is_baseline]
+    found = inside or (beside if len(beside) == 1 else [])
+    return found[0] if found else None
+
+
+def _compare(
+    members: Sequence[Row], baseline: Row | None, metric: Metric
+) -> Iterator[tuple[Row, Entry]]:
+    known = [(row, *found) for row in members if (found := _known(row, metric.name))]
+    best = _best([estimate for _, _, estimate in known], metric.better)
+    base = _known(baseline, metric.name) if baseline else None
+    for row, q, estimate in known:
+        mark = _mark(estimate, best)
+        if baseline and base and row is not baseline:
+            ratio = _ratio((row, q), (baseline, base[0]))
+            yield row, Entry(q, estimate, mark, ratio, base[1].value)
+        else:
+            yield row, Entry(q, estimate, mark)
+
+
+def _known(row: Row, metric: str) -> tuple[Quantity, Estimate] | None:
+    """The metric where the cell has a value for it."""
+    q = row.record.metrics.get(metric) if row.record.outcome == "ok" else None
+    return None if q is None or q.value is None else (q, Estimate(q.value, q.low, q.high))
 
 
 def _best(estimates: Sequence[Estimate], better: str) -> Estimate | None:
@@ -231,15 +257,11 @@ def _mark(estimate: Estimate, best: Estimate | None) -> Mark:
     return "tied" if estimate[1] <= best[2] and best[1] <= estimate[2] else ""  # type: ignore[operator]
 
 
-def _ratio(
-    measured: tuple[Row, Quantity], baseline: tuple[Row, Quantity] | None
-) -> Estimate | None:
+def _ratio(measured: tuple[Row, Quantity], baseline: tuple[Row, Quantity]) -> Estimate | None:
     """Of positive quantities only: the ratio of others does not say which is better.
 
     Times whose rounds were taken in turns are compared as a verdict would, by low quantiles.
     """
-    if baseline is None or baseline[1] is measured[1]:
-        return None
     (row, q), (base_row, base) = measured, baseline
     if any(value is None or value <= 0 for value in (q.value, base.value)):
         return None
@@ -248,7 +270,7 @@ def _ratio(
         change = judge(base, q, _RULE, paired=True)
         if change.effect == "ratio":
             return Estimate(change.value, change.low, change.high)
-    return ratio(_samples(q), _samples(base), q.average)
+    return ratio_of(_samples(q), _samples(base), q.average)
 
 
 def _samples(quantity: Quantity) -> list[float]:

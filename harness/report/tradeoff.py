@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from harness.card import Direction, Kind, Metric
 from harness.report.quantities import Scale
-from harness.report.series import REPEATS, essential, is_numeric, label, with_options
+from harness.report.series import REPEATS, essential, is_numeric, label
 from harness.report.tables import Row, Table, axis_text, canonical
 
 _GOODNESS: tuple[Kind, ...] = ("quality", "error", "count")
@@ -79,7 +79,7 @@ def tradeoffs(table: Table, tables: Sequence[Table]) -> Iterator[Tradeoff]:
 
     A suite without such a cost takes that of the first suite that shares its cells.
     """
-    table = essential(with_options(table))
+    table = essential(table)
     for is_cost in (_is_time, _is_size):
         found = (
             one
@@ -172,7 +172,7 @@ def _pairs(up: Side, across: Side) -> list[_Pair]:
 
 def _join_key(row: Row, common: Iterable[str]) -> str:
     record = row.record
-    axes = {key: record.setting.get(key) for key in common}
+    axes = {key: record.setting.get(key, record.options.get(key)) for key in common}
     return canonical([record.technique, record.options, record.device, axes])
 
 

@@ -16,7 +16,7 @@ from harness.report.curves import MAX_CURVES, best_slice, slope
 from harness.report.heat import surfaces
 from harness.report.pareto import pareto
 from harness.report.plots import plots
-from harness.report.series import essential, with_options
+from harness.report.series import essential
 from harness.report.strips import strips
 from harness.report.tables import build
 from harness.report.tradeoff import Point, front, tradeoffs
@@ -169,7 +169,7 @@ def test_maps_hold_the_other_axes_and_sort_their_own():
     assert value.factor * found.values["gptq"][1, 0] == pytest.approx(4.0**-3 * 64, rel=0.1)
 
 
-def test_options_that_most_techniques_vary_are_axes_of_figures():
+def test_options_that_most_techniques_vary_are_axes():
     def cell(name, options):
         found = record("speed", f"toys/{name}", {"seconds": seconds(options.get("bits", 3))}, {})
         return replace(found, options=options, cell_id=digest([name, options]))
@@ -177,13 +177,12 @@ def test_options_that_most_techniques_vary_are_axes_of_figures():
     cells = [cell(name, {"bits": b, "group": g}) for name in ("rtn", "gptq")
              for b in (2, 4, 8) for g in (32, 64)]  # fmt: skip
     table = build("speed", [*cells, cell("none", {})], SPEED)
-    assert table.axes == ()
     curve, heat = plots(table)
     assert heat.title == "seconds over bits and group"
     assert "Left out, measured too seldom: none." in heat.caption
     assert curve.title == "seconds along bits"
     alone = [cell("rtn", {"bits": b}) for b in (2, 4, 8)] + [cell("a", {}), cell("b", {})]
-    assert with_options(build("speed", alone, SPEED)).axes == ()
+    assert build("speed", alone, SPEED).axes == ()
 
 
 def test_a_map_of_few_of_the_techniques_is_not_drawn():
@@ -245,6 +244,19 @@ def test_quality_finds_its_cost_in_another_suite():
     assert "seconds is from Speed." in figure.caption
     assert "Not beaten on both: plain, fast, rival" in figure.caption
     assert pareto(table, [quality, table]) == []
+
+
+def test_an_option_of_one_suite_is_joined_with_the_setting_of_the_other():
+    good, cost = [
+        [replace(record(suite, f"toys/{name}", metrics(k, n), {"n": n} if suite == "speed" else {}),
+                 options={"n": n}, cell_id=digest([suite, name, n]))
+         for k, name in enumerate("ab", 1) for n in (1, 2, 4)]
+        for suite, metrics in (("quality", lambda k, n: {"score": score(k * n)}),
+                               ("speed", lambda k, n: {"seconds": seconds(k * n)}))
+    ]  # fmt: skip
+    quality, speeds = build("quality", good, QUALITY), build("speed", cost, SPEED)
+    (found,) = tradeoffs(quality, [quality, speeds])
+    assert len(found.points) == 6
 
 
 TRADED = Suite(

@@ -10,9 +10,9 @@ import pytest
 
 from harness.record import Floor
 from harness.report import Report, selfcheck_of, write_report
-from harness.report.details import TOP, conditions, trace
+from harness.report.details import TOP, conditions, pairs, trace
 from harness.report.doubts import flags, warnings
-from harness.report.overview import facts, failures, headline
+from harness.report.overview import MOST_FAILURES, facts, failures, headline
 from harness.report.payload import as_json
 from harness.report.tables import build
 from harness.report.trust import told
@@ -231,6 +231,31 @@ def test_failures_are_grouped_whatever_numbers_their_reasons_hold():
     found = [(one.outcome, one.reason, len(one.records)) for one in failures(cells)]
     assert found == [("oom", "needs 0.5 GiB", 5), ("failed", "ValueError: n must be > 0", 1),
                      ("skipped", "no CUDA", 9)]  # fmt: skip
+
+
+def test_ways_to_fail_that_are_not_told_are_counted(tmp_path):
+    cells = [record("speed", f"toys/t{i}", setting={"n": 7}, outcome="failed", reason="x" * i)
+             for i in range(1, MOST_FAILURES + 4)]  # fmt: skip
+    page = write(tmp_path, cells)
+    assert "3 reasons more: each suite" in page
+    assert "3 reasons more are in" in (tmp_path / "index.md").read_text(encoding="utf-8")
+    assert f'<a href="#cell-{cells[0].cell_id}">toys/t1</a>' in page  # told apart, no more
+
+
+def test_without_a_self_check_the_report_says_how_to_make_one(tmp_path):
+    assert "llmatrix selfcheck measures" in write(tmp_path, some_records())
+    assert "llmatrix selfcheck" not in write(tmp_path, [])
+
+
+def test_notes_are_told_member_by_member_and_moments_as_a_span():
+    notes = {"corpus": {"sha256": "ab", "documents": 61}, "peer": "", "ids": [1, 2]}
+    assert pairs(notes) == [
+        ["corpus sha256", "ab"], ["corpus documents", "61"], ["peer", '""'], ["ids", "[1, 2]"],
+    ]  # fmt: skip
+    later = replace(record("speed", "toys/a"), started="2026-01-02T03:04:05Z")
+    (span,) = [one.text for one in facts([record("speed", "toys/a"), later])
+               if one.name == "cells started, UTC"]  # fmt: skip
+    assert span == "2026-01-01 00:00 to 2026-01-02 03:04"
 
 
 def test_the_headline_names_the_best_with_its_ratio_or_its_wins():

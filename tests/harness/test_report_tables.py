@@ -208,20 +208,57 @@ def test_only_varying_axes_and_options_are_columns():
         for r in (4, 8)
     ]
     table = build("speed", cells, SUITE)
-    assert table.axes == ("length",)
+    assert table.axes == ("length", "rank")
     assert table.fixed == {"seed": 0, "device": "cpu"}
-    assert [(row.axes["length"], row.options["rank"]) for row in table.rows] == [
-        (9, 4), (9, 8), (10, 4), (10, 8),
-    ]  # fmt: skip
-    assert all("alpha" not in row.options for row in table.rows)
+    assert [tuple(row.axes.values()) for row in table.rows] == [(9, 4), (9, 8), (10, 4), (10, 8)]
+    assert not table.has_options
+
+
+def test_an_option_of_few_techniques_is_told_beside_them():
+    cells = [record("toys/a", options={"rank": r}) for r in (4, 8)]
+    cells += [record("toys/b"), record("toys/c")]
+    table = build("speed", cells, SUITE)
+    assert table.axes == ()
+    assert [row.options for row in table.rows] == [{"rank": 4}, {"rank": 8}, {}, {}]
+
+
+def test_techniques_meet_at_the_same_values_of_the_options_they_share():
+    def cell(name, bits, value):
+        return record(f"toys/{name}", {"score": number(value)}, options={"bits": bits})
+
+    cells = [cell("plain", 2, 1.0), cell("plain", 4, 2.0), cell("other", 2, 3.0),
+             cell("other", 4, 5.0)]  # fmt: skip
+    rows = build("speed", cells, SUITE).rows
+    found = {(row.name, row.axes["bits"]): row.entries["score"] for row in rows}
+    assert found["other", 4].ratio == Estimate(2.5, None, None)
+    assert found["other", 2].ratio == Estimate(3.0, None, None)
+    assert found["plain", 4].ratio is None
+    assert {key for key, entry in found.items() if entry.mark == "best"} == {
+        ("other", 2), ("other", 4),
+    }  # fmt: skip
+
+
+def test_a_baseline_without_the_shared_options_stands_beside_them_all():
+    cells = [record("toys/plain", {"score": number(2.0)})]
+    cells += [record(f"toys/{name}", {"score": number(bits)}, options={"bits": bits})
+              for name in ("a", "b") for bits in (2, 4)]  # fmt: skip
+    rows = build("speed", cells, SUITE).rows
+    ratios = {(row.name, row.axes["bits"]): row.entries["score"].ratio for row in rows}
+    assert ratios["a", 4] == ratios["b", 4] == Estimate(2.0, None, None)
+    assert ratios["plain", None] is None
+
+
+def test_the_options_of_one_technique_are_rivals():
+    cells = [record("toys/a", {"score": number(r)}, options={"rank": r}) for r in (4, 8)]
+    marks = [row.entries["score"].mark for row in build("speed", cells, SUITE).rows]
+    assert marks == ["", "best"]
 
 
 def test_an_option_that_an_axis_gave_is_not_told_twice():
     cells = [record("toys/a", setting={"seed": n}, options={"seed": n, "rank": n}) for n in (0, 1)]
     rows = build("speed", cells, SUITE).rows
-    assert [(row.axes, row.options) for row in rows] == [
-        ({"seed": 0}, {"rank": 0}), ({"seed": 1}, {"rank": 1}),
-    ]  # fmt: skip
+    assert [row.axes for row in rows] == [{"seed": 0, "rank": 0}, {"seed": 1, "rank": 1}]
+    assert not any(row.options for row in rows)
 
 
 def test_names_are_as_short_as_they_can_be():
