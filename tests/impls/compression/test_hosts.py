@@ -106,8 +106,9 @@ def test_folds_name_what_blocks_have(decoder, encoder):
 def test_errors_of_layers_are_those_of_their_outputs_on_what_the_original_reads(decoder):
     small = RTN(bits=3).compressed(decoder)
     name, read = "blocks.1.mlp.down_proj", []
-    decoder.get_submodule(name).register_forward_pre_hook(lambda _, x: read.append(x[0]))
+    hook = decoder.get_submodule(name).register_forward_pre_hook(lambda _, x: read.append(x[0]))
     found = layer_errors(decoder, small, Calibration([ids(), ids(1, 5)]))
+    hook.remove()
     assert set(found) == set(linears_of(decoder))
     x = torch.cat([x.flatten(0, 1) for x in read])
     weight, layer = decoder.get_submodule(name).weight, small.get_submodule(name)
