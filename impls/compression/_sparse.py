@@ -11,9 +11,11 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from impls.compression._packing import pack, packed_width, unpack
 from impls.compression._stored import PackedError, Shapes, StoredWeight
+from impls.compression.kernels import sparse
 
 ValueDtype = Literal["float16", "bfloat16", "float32"]
 
@@ -53,6 +55,23 @@ class SparseWeight(StoredWeight):
         zeros = torch.zeros(self.rows, self.columns, device=self.values.device)
         return zeros.masked_scatter_(~self.removed(), self.values.float())
 
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """By the kernel where one can be had, else by the dequantized weight."""
+        if not self._has_kernel(x):
+            return super().linear(x, bias)
+        if x.numel() <= sparse.FEW * self.columns:
+            return sparse.linear(x, self.kept, self.values, self.columns, bias)
+        weight = sparse.expand(self.kept, self.values, self.columns)
+        return F.linear(x, weight.to(x.dtype), bias)
+
+    def _has_kernel(self, x: Tensor) -> bool:
+        return (
+            x.device.type == "cpu"
+            and x.dtype in {torch.float32, torch.bfloat16}
+            and not (torch.is_grad_enabled() and x.requires_grad)
+            and sparse.available()
+        )
+
     def header(self) -> dict[str, Any]:
         """How many numbers are kept and their type, beside the shape."""
         return {
@@ -90,8 +109,8 @@ def check_places(weight: SparseWeight, n_kept: int) -> None:
     Raises:
         PackedError: with both counts.
     """
-    n_places = int((~weight.removed()).sum())
-    if n_places != n_kept:
+    n_places = int(unpack(weight.kept, 1, 8 * weight.kept.shape[1]).sum())
+    if n_places != n_kept or weight.removed().sum() != weight.rows * weight.columns - n_kept:
         raise PackedError(
             f"the map 'kept' has {n_places} places for {n_kept} numbers: the file is damaged"
         )

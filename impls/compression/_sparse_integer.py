@@ -55,6 +55,10 @@ class SparseIntegerWeight(SparseWeight):
         affine = Affine(scale, zero, 0, 2**self.bits - 1)
         return affine.values(whole).masked_fill_(removed, 0.0)
 
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """By the dequantized weight: its codes have no kernel."""
+        return StoredWeight.linear(self, x, bias)
+
     def header(self) -> dict[str, Any]:
         """The grid and how many numbers are kept, beside the shape."""
         return {
