@@ -14,7 +14,14 @@ from torch import Tensor
 
 from harness.card import Card
 from impls.compression._activation import check_activation_grid
-from impls.compression._float8 import Float8, Float8Rounding, Float8Weight, codes_of, scale_of
+from impls.compression._float8 import (
+    DTYPES,
+    Float8,
+    Float8Rounding,
+    Float8Weight,
+    codes_of,
+    scale_of,
+)
 from impls.compression._grid import Granularity, Grid
 from impls.compression.interface import LayerCompression, LayerStatistics, Need, Parts
 
@@ -40,6 +47,11 @@ class FP8(LayerCompression):
     activation_static: bool = False  # the range is found by calibration, not from the live tensor
 
     def __post_init__(self) -> None:
+        known = {"format": (*DTYPES,), "activation_format": (*DTYPES, None)}
+        for name, formats in known.items():
+            if getattr(self, name) not in formats:
+                told = ", ".join(DTYPES)
+                raise ValueError(f"{name} must be one of {told}, got {getattr(self, name)!r}")
         if self.granularity not in {"tensor", "channel"}:
             raise ValueError(
                 f"weights in FP8 cannot have scales by {self.granularity!r}: one serves all "

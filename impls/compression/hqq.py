@@ -45,7 +45,7 @@ class HQQ(LayerCompression):
     scale_dtype: ScaleDtype = "float16"  # of zero points, too
 
     def __post_init__(self) -> None:
-        Grid(bits=self.bits, group=self.group)  # checks both
+        Grid(bits=self.bits, group=self.group, scale_dtype=self.scale_dtype)  # checks them
         if not 0 < self.norm <= 1:
             raise ValueError(f"norm must be above 0 and at most 1, got {self.norm}")
         if not self.beta > 0:

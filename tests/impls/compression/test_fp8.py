@@ -154,6 +154,12 @@ def test_other_scales_of_weights_are_refused(granularity):
         FP8(granularity=granularity)
 
 
+@pytest.mark.parametrize(("field", "value"), [("format", "e3m4"), ("activation_format", "e4m4")])
+def test_other_formats_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be one of e4m3, e5m2, got '{value}'"):
+        FP8(**{field: value})
+
+
 def test_other_scales_of_inputs_are_refused():
     with pytest.raises(ValueError, match="do not factor out"):
         FP8(activation_format="e4m3", activation_granularity="input_channel")

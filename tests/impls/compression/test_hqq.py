@@ -91,8 +91,9 @@ def test_what_float16_cannot_hold_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("norm", 0.0), ("norm", 1.5), ("beta", 0.0), ("kappa", 0.9)]
+    ("field", "value"),
+    [("norm", 0.0), ("norm", 1.5), ("beta", 0.0), ("kappa", 0.9), ("scale_dtype", "int8")],
 )
 def test_numbers_out_of_bounds_are_refused(field, value):
-    with pytest.raises(ValueError, match=rf"{field} must be .* got {value}"):
+    with pytest.raises(ValueError, match=rf"{field} must be .* got {value!r}"):
         HQQ(**{field: value})
