@@ -75,6 +75,15 @@ def test_with_every_weight_an_outlier_it_is_the_weight_in_float16(options):
     assert torch.equal(layer.dequantize(), weight)
 
 
+def test_what_float16_rounds_off_an_outlier_is_made_up_for_too():
+    weight, statistics = some_weight(), reads(correlated())
+    layer = SpQR(threshold=0.0).compress(linear(weight), statistics)
+    factor = upper_factor(damped(statistics.hessian).matrix)
+    halves = lambda _, __: lambda _, column: column.half().float()  # noqa: E731
+    assert torch.equal(layer.dequantize(), settled(weight, factor, halves, step=C))
+    assert not torch.equal(layer.dequantize(), weight.half().float())
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_sensitivity_is_what_leaving_each_weight_out_saves(bits):
     """Ranges fitted anew for each weight that is left out, those inside the range too."""
