@@ -100,5 +100,6 @@ def _tidy_tag(tag: str, used: Collection[str], slug: str) -> str:
     tag = tag.replace(INK, "currentColor")
     tag = re.sub(r' id="([^"]+)"', lambda m: f' id="{slug}-{m[1]}"' if m[1] in used else "", tag)
     tag = re.sub(r'(href="#|url\(#)', rf"\1{slug}-", tag)
-    tag = re.sub(r"font: (?:[a-z]+ )*([\d.]+)px [^;\"]*", r"font-size: \1px", tag)
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+    tag = re.sub(r' transform="rotate\(-?0 [^"]*"', "", tag)
     return re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)

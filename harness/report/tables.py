@@ -138,12 +138,12 @@ def order(value: Any) -> tuple[int, float, str]:
 
 
 def _metrics(records: Sequence[Record], suite: Suite) -> tuple[Metric, ...]:
-    """The suite's metrics in its order, then those only records know."""
+    """The suite's metrics with a value in its order, then those only records know."""
     known = {metric.name: metric for metric in suite.metrics}
     for record in records:
         for name, q in record.metrics.items():
             known.setdefault(name, Metric(name=name, unit=q.unit, better=q.better, kind=q.kind))
-    return tuple(known.values())
+    return tuple(metric for metric in known.values() if _values(records, metric.name))
 
 
 def _axes(record: Record) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def test_figures_use_the_text_colour_and_describe_themselves():
     assert "currentColor" in figure.inline
     assert "#010203" not in figure.inline
     assert "http" not in figure.inline
+    assert "font-family" not in figure.inline  # the page's own
     assert f'<title id="{figure.slug}-title">seconds</title>' in figure.inline
     assert "From fast 0.9" in figure.caption
     assert "lower is better" in figure.caption

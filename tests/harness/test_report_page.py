@@ -186,7 +186,7 @@ def test_sample_lines_go_first_where_the_page_would_be_too_large(tmp_path):
 
 
 def test_rows_that_do_not_fit_are_counted_and_in_the_table_beside(tmp_path):
-    page = write(tmp_path, list(many(5_000, metrics=4, samples=3)))
+    page = write(tmp_path, list(many(5_000, metrics=6, samples=3)))
     assert len(page.encode()) < 5e6
     shown = page.count('<tr id="cell-')
     assert 1_000 < shown < 5_000

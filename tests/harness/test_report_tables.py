@@ -261,6 +261,11 @@ def test_an_option_that_an_axis_gave_is_not_told_twice():
     assert not any(row.options for row in rows)
 
 
+def test_a_metric_that_nothing_was_measured_of_has_no_column():
+    cells = [record("toys/plain", {"score": number(1.0), "seconds": number(None, "s")})]
+    assert [metric.name for metric in build("speed", cells, SUITE).metrics] == ["score"]
+
+
 def test_names_are_as_short_as_they_can_be():
     cells = [record(name) for name in ("a/lora", "a/peers/lora", "a/alibi", "b/alibi", "a/nope")]
     names = [row.name for row in build("speed", cells, SUITE).rows]
