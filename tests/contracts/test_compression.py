@@ -7,9 +7,12 @@ tokens than a layer has inputs, so that no technique may rely on a Hessian of fu
 
 import copy
 import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +36,7 @@ from impls.models.decoder import Decoder, DecoderShape
 from impls.models.encoder import Encoder, EncoderShape
 
 TECHNIQUES = tuple(name for name in catalogue.techniques() if name.startswith("compression/"))
+ROOT = Path(__file__).parents[2]
 FIRST_BLOCK = "*.0.*"
 VOCABULARY, WIDTH, HIDDEN = 32, 64, 128
 NUMBERS_REFUSED = (  # of fields that several techniques have
@@ -57,7 +61,10 @@ def names_of(technique):
     return {field.name for field in fields(technique)}
 
 
+STORING = tuple(name for name in TECHNIQUES if name != "compression/layer_reduction")  # all layers
+
 every_technique = pytest.mark.parametrize("name", TECHNIQUES)
+every_storing_technique = pytest.mark.parametrize("name", STORING)
 every_layer_technique = such(lambda technique: issubclass(technique, LayerCompression))
 every_technique_that_treats_layers_alone = such(
     lambda technique: getattr(technique, "compressed", None) is LayerCompression.compressed
@@ -72,11 +79,18 @@ def decoder():
     return Decoder(shape)
 
 
+ENCODER = {
+    "vocab_size": VOCABULARY,
+    "d_model": WIDTH,
+    "n_layers": 2,
+    "n_heads": 4,
+    "d_ff": HIDDEN,
+    "mlm_head": False,
+}
+
+
 def encoder():
-    shape = EncoderShape(
-        vocab_size=VOCABULARY, d_model=WIDTH, n_layers=2, n_heads=4, d_ff=HIDDEN, mlm_head=False
-    )
-    return Encoder(shape)
+    return Encoder(EncoderShape(**ENCODER))
 
 
 def llama(heads=4):
@@ -150,11 +164,6 @@ def layers_of(model):
 
 def some_layers(name):
     return layers_of(small_of(name, "encoder"))  # with biases
-
-
-every_storing_technique = such(
-    lambda technique: not technique.__name__.startswith("LayerReduction")
-)
 
 
 @torch.no_grad()
@@ -276,6 +285,29 @@ def test_a_layer_unpacks_to_the_bits_that_were_packed(name):
         assert torch.equal(again.dequantize(), layer.dequantize())
         assert torch.equal(again(x), layer(x))
         assert again.nbytes() == layer.nbytes() == sum(t.nbytes for t in packed.tensors.values())
+
+
+AGAIN = """
+import sys
+from pathlib import Path
+from impls.compression.interface import load, save
+from impls.models.encoder import Encoder, EncoderShape
+for name in sys.argv[1:]:
+    model = Encoder(EncoderShape(%s))
+    save(load(model, Path(name)), Path(name) / "again")
+"""
+
+
+def test_files_load_in_a_process_that_knows_no_technique(tmp_path):
+    """Kinds of weights, maps and roundings are found by their names alone."""
+    folders = [tmp_path / str(n) for n in range(len(STORING))]
+    for name, folder in zip(STORING, folders, strict=True):
+        save(small_of(name, "encoder"), folder)
+    program = AGAIN % ", ".join(f"{key}={value}" for key, value in ENCODER.items())
+    subprocess.run([sys.executable, "-c", program, *map(str, folders)], check=True, cwd=ROOT)
+    for name, folder in zip(STORING, folders, strict=True):
+        for file in ("compressed.safetensors", "compressed.json"):
+            assert (folder / file).read_bytes() == (folder / "again" / file).read_bytes(), name
 
 
 def one_packed(name):
