@@ -1,7 +1,8 @@
 """A compressed model as a folder: `compressed.safetensors`, and `compressed.json` about it.
 
 Every tensor of the model is in the one, as it is stored; the other holds the header of each
-compressed layer. `load` puts them into a model of the same kind, whose own weights are replaced.
+compressed layer. `load` puts them into a model of the same kind and depth, whose own weights are
+replaced.
 """
 
 import json

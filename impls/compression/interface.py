@@ -6,7 +6,7 @@ A recipe makes a compressed copy of a model; the model itself stays as it is:
     small = GPTQ(bits=4, group=64).compressed(model, calibration)
 
 It works on this project's decoder and encoder and on Hugging Face models of repeated blocks, Llama
-and BERT among them. A `LayerCompression` treats each linear layer of the blocks by itself; other
+and BERT among them. A `LayerCompression` makes a layer of each linear layer of the blocks; other
 recipes change the model as a whole. What takes a layer's place is a `CompressedLinear`: a stored
 weight, and what rounds and maps its input, so that techniques compose; its bytes are the buffers
 that it stores. R output rows, C input columns, H = 2 X^T X, x rows are tokens.
@@ -87,7 +87,11 @@ class Compression(ABC):
 
 
 class LayerCompression(Compression):
-    """A technique that treats each linear layer by itself."""
+    """A technique that makes a compressed layer of a linear one.
+
+    `compress` treats one by itself. So does `compressed`, unless a technique overrides it because
+    layers share something: the scale of an input they all read, or what a block learns.
+    """
 
     @abstractmethod
     def parts(self, weight: Tensor, statistics: LayerStatistics) -> Parts:

@@ -39,7 +39,7 @@ class LLMInt8(LayerCompression):
     """Vector-wise 8 bits with a decomposition of outliers."""
 
     threshold: float = 6.0  # 0: no channel stays apart
-    outliers: Literal["batch", "calibration"] = "batch"  # what tells which channels do
+    outliers_by: Literal["batch", "calibration"] = "batch"  # what tells which channels do
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
@@ -48,11 +48,11 @@ class LLMInt8(LayerCompression):
     @property
     def needs(self) -> frozenset[Need]:
         """The largest input of each channel, where calibration tells which stay apart."""
-        return frozenset({"absmax"} if self.outliers == "calibration" else ())
+        return frozenset({"absmax"} if self.outliers_by == "calibration" else ())
 
     def parts(self, weight: Tensor, statistics: LayerStatistics) -> Parts:
         """Codes row by row, with or without columns apart, and the rounding beside them."""
-        if self.outliers == "batch":
+        if self.outliers_by == "batch":
             return Parts(by_rows(weight), MixedRounding(TOKENS, self.threshold))
         mask = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
         if self.threshold:

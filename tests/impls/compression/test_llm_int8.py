@@ -86,7 +86,7 @@ def test_without_a_threshold_it_is_rounding_by_rows_and_tokens():
 @torch.no_grad()
 @pytest.mark.parametrize("outliers", ["batch", "calibration"])
 def test_both_products_add_up_to_that_of_the_rounded_input(outliers):
-    ours = LLMInt8(outliers=outliers).compress(layer(), seen(inputs()))
+    ours = LLMInt8(outliers_by=outliers).compress(layer(), seen(inputs()))
     x = inputs()
     rounded = ours.activation(x)
     assert torch.equal(rounded[:, OUTLIERS], x[:, OUTLIERS])
@@ -103,7 +103,7 @@ def errors(size):
     """Relative errors under outliers of a size: rounded as others are, and the two ways apart."""
     linear, x = layer(bias=False), inputs(size)
     exact = linear(x)
-    techniques = (LLMInt8(threshold=0), LLMInt8(), LLMInt8(outliers="calibration"))
+    techniques = (LLMInt8(threshold=0), LLMInt8(), LLMInt8(outliers_by="calibration"))
     rest = exact - x[:, OUTLIERS] @ linear.weight[:, OUTLIERS].T
     return [
         float((t.compress(linear, seen(x))(x) - exact).norm() / rest.norm()) for t in techniques
@@ -121,13 +121,13 @@ def test_outliers_leave_the_error_of_the_others_as_it_is():
 @torch.no_grad()
 def test_a_threshold_that_keeps_all_apart_is_float16():
     linear, x = layer(), inputs()
-    ours = LLMInt8(threshold=1e-6, outliers="calibration").compress(linear, seen(x))
+    ours = LLMInt8(threshold=1e-6, outliers_by="calibration").compress(linear, seen(x))
     assert torch.equal(ours.dequantize(), linear.weight.half().float())
     torch.testing.assert_close(ours(x), nn.functional.linear(x, ours.dequantize(), ours.bias))
 
 
 def test_columns_apart_are_counted_and_packed():
-    ours = LLMInt8(outliers="calibration").compress(layer(), seen(inputs()))
+    ours = LLMInt8(outliers_by="calibration").compress(layer(), seen(inputs()))
     bias, columns = 96 * 4, len(OUTLIERS)
     scales, numbers = 96 * 4, 2 * columns * 4  # of weight and input, each has them
     assert ours.nbytes() == 96 * (128 - columns) + 96 * columns * 2 + scales + numbers + bias
@@ -157,7 +157,7 @@ def test_a_model_with_outliers_loses_what_8_bits_for_all_lose():
     calibration = Calibration([ids])
     found = {
         technique: layer_errors(model, technique.compressed(model, calibration), calibration)
-        for technique in (LLMInt8(threshold=0), LLMInt8(), LLMInt8(outliers="calibration"))
+        for technique in (LLMInt8(threshold=0), LLMInt8(), LLMInt8(outliers_by="calibration"))
     }
     plain, *apart = found.values()
     for errors in apart:

@@ -108,6 +108,34 @@ def test_a_value_layer_s_output_is_no_source_where_attention_is_not_a_mixture():
     torch.testing.assert_close(after, before, rtol=0, atol=1e-10)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "n_folded"),
+    [
+        ("llama", 14),
+        ("stablelm", 14),  # norms with a bias
+        ("bert", 2),  # values alone: post-norm, and no gate
+        ("gemma", 0),  # norms multiply by 1 plus their weight
+        ("qwen3", 0),  # norms of heads, which are not known
+        ("phi", 0),  # one norm feeds attention and feed-forward
+    ],
+)
+def test_models_of_transformers_compute_the_same_whatever_their_blocks_are(kind, n_folded):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8, "pad_token_id": 0}
+    config = transformers.AutoConfig.for_model(kind, **sizes, **heads)
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(config).double().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=0.2)
+    smooth, moves = SmoothQuant(where="all", alpha=0.7).smoothed(model, calibration())
+    assert len(moves.inputs) == n_folded
+    ids = torch.randint(1, 32, (3, 20), generator=torch.Generator().manual_seed(5))
+    before, after = run(model, ids)[0], run(in_place(smooth, moves), ids)[0]
+    assert (after - before).abs().max() <= 1e-5 * before.abs().max()  # their norms are in float32
+
+
 def test_the_scale_is_the_paper_s_over_all_layers_that_read_the_input():
     model = decoder()
     names = [f"blocks.0.attention.{n}_proj" for n in "qkv"]
