@@ -204,7 +204,7 @@ def _metric(side: str, record: Record, line: Line) -> Payload:
 
 
 def _sides(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """Facts of both environments: name, baseline, candidate."""
+    """Facts of both environments, those that differ first: name, baseline, candidate."""
     before = [row.baseline for row in comparison.rows] + [old for old, _ in comparison.broken]
     after = [row.candidate for row in comparison.rows] + [new for _, new in comparison.broken]
     texts = [
@@ -212,7 +212,8 @@ def _sides(comparison: Comparison) -> list[tuple[str, str, str]]:
         for records in (_unique(before), _unique(after))
     ]
     names = dict.fromkeys([*texts[0], *texts[1]])
-    return [(name, texts[0].get(name, "–"), texts[1].get(name, "–")) for name in names]
+    facts = [(name, texts[0].get(name, "–"), texts[1].get(name, "–")) for name in names]
+    return sorted(facts, key=lambda fact: fact[1] == fact[2])
 
 
 def _unique(records: Sequence[Record]) -> list[Record]:

@@ -71,6 +71,17 @@ def test_a_cell_that_was_mended_is_listed(tmp_path):
     assert "Mended: measured in s alone (1)" in page
 
 
+def test_what_differs_between_the_machines_comes_first(tmp_path):
+    before, after = (
+        [replace(one, environment={"cpu": "same", "python": version}) for one in side]
+        for side, version in zip(both((1.0, 1.0)), ("3.11", "3.12"), strict=True)
+    )
+    _, page = page_of(tmp_path, before, after)
+    facts = page[page.index('<h2 id="where">') :]
+    assert facts.index("3.12") < facts.index("same")
+    assert facts.count("differs") == 1
+
+
 def test_nothing_in_common_is_said(tmp_path):
     _, page = page_of(tmp_path, [record("speed", "toys/a", {"seconds": seconds(1)})], [])
     assert "Nothing could be compared." in page
