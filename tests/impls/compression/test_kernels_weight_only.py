@@ -2,6 +2,7 @@
 
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -130,6 +131,20 @@ def test_results_do_not_depend_on_the_number_of_threads(bits, dtype):
     finally:
         torch.set_num_threads(usual)
     assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_several_products_may_run_at_a_time():
+    torch.manual_seed(8)
+    prepared = prepare(*layer(2000, 1024, 64, 4), bits=4)
+    inputs, usual = torch.randn(40, 5, 1024), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        expected = [linear(x, prepared) for x in inputs]
+        with ThreadPoolExecutor(4) as callers:
+            together = list(callers.map(lambda x: linear(x, prepared), inputs))
+    finally:
+        torch.set_num_threads(usual)
+    assert all(torch.equal(x, y) for x, y in zip(together, expected, strict=True))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
