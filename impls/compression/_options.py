@@ -74,8 +74,12 @@ class WeightAndInputOptions(WeightOptions):
     @property
     def needs(self) -> frozenset[Need]:
         """The range of the inputs, where it is static."""
-        static = self.activation_bits is not None and self.activation_static
-        return frozenset({"range"}) if static else frozenset()
+        return frozenset({"range"} if self.is_static else ())
+
+    @property
+    def is_static(self) -> bool:
+        """Whether inputs are rounded in a range that calibration finds."""
+        return self.activation_bits is not None and self.activation_static
 
     @property
     def activation_grid(self) -> Grid:

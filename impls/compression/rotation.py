@@ -40,7 +40,7 @@ class HadamardRotation(WeightAndInputOptions):
 
     def __post_init__(self) -> None:
         WeightAndInputOptions.__post_init__(self)
-        if self.activation_bits is not None and self.activation_static:
+        if self.is_static:
             raise ValueError(
                 "a static range is that of inputs before they turn: leave activation_static out"
             )

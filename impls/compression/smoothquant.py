@@ -71,8 +71,9 @@ class SmoothQuant(WeightAndInputOptions):
         calibration = calibrated(self, calibration)
         small, moves = self.smoothed(model, calibration, layers=layers)
         chosen = linears_of(small, layers)
-        ranges = WeightAndInputOptions.needs.fget(self)
-        known = calibration.collect(small, list(chosen), ranges, moves.maps) if ranges else {}
+        known: dict[str, LayerStatistics] = {}
+        if self.is_static:
+            known = calibration.collect(small, list(chosen), frozenset({"range"}), moves.maps)
 
         def make(name: str, linear: nn.Linear) -> CompressedLinear:
             rounding = self.rounding(known.get(name, LayerStatistics()))
@@ -108,7 +109,7 @@ class SmoothQuant(WeightAndInputOptions):
         return Parts(self.nearest(weight * scale), self._alone(bound), ChannelScale(scale))
 
     def _alone(self, bound: Tensor) -> ActivationRounding | None:
-        if self.activation_bits is None or not self.activation_static:
+        if not self.is_static:
             return self.rounding(LayerStatistics())
         grid = self.activation_grid
         if grid.range != "minmax" or not grid.symmetric:

@@ -60,7 +60,7 @@ class ZeroQuant(WeightAndInputOptions):
             raise ValueError(f"steps must be at least 0, got {self.steps}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
-        if self.steps and self.activation_bits is not None and self.activation_static:
+        if self.steps and self.is_static:
             raise ValueError("a static range moves as blocks train: leave activation_static out")
 
     def parts(self, weight: Tensor, statistics: LayerStatistics) -> Parts:
