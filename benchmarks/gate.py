@@ -1,6 +1,6 @@
 """How trustworthy the gate is on this machine, beside the usual rule, on the same trials.
 
-    python benchmarks/gate.py [--trials 300] [--load 4] [--out FILE]
+    python benchmarks/gate.py [--trials 300] [--load 4] [--minutes 60] [--out FILE]
 
 Every trial measures equal work, and work that is 2, 5 and 10 % longer, twice: in turns, as the gate
 does, and one after another, each in a process of its own, as pytest-benchmark does (whose rule
@@ -16,7 +16,9 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 from rich.progress import track
@@ -48,11 +50,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--load", type=int, default=0, help="busy processes beside the trials")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no trial begins later")
     parser.add_argument("--out", type=Path, help="where all samples go, as JSON")
     options = parser.parse_args()
     protocol = Protocol()
     with tempfile.TemporaryDirectory() as folder, busy(options.load):
-        trials = list(measured(options.trials, protocol, Path(folder)))
+        ends = monotonic() + 60 * options.minutes
+        going = takewhile(lambda _: monotonic() < ends, range(options.trials))
+        measuring = measured(options.trials, protocol, Path(folder))
+        trials = [trial for _, trial in zip(going, measuring, strict=False)]
     loads = [trial.load for trial in trials]
     print(f"{machine_class()}; load {min(loads):.1f} to {max(loads):.1f}, {len(trials)} trials\n")
     print(tabulate(rows(trials, protocol), headers="firstrow", tablefmt="github"))
