@@ -1,8 +1,10 @@
 """One run on several machines, launchers and jobs, some of which die: nothing is lost or twice."""
 
 import contextlib
+import os
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,43 @@ def test_cells_of_a_killed_slurm_like_job_are_taken_over_by_the_other(trial: Tri
     assert "8 ok" in output
     assert len(trial.records()) == 8
     assert not list((trial.store().folder / "claims").iterdir())
+
+
+# Slurm's commands: each task of an array is a process of this machine, a moment later.
+SLURM = {
+    "sbatch": """
+import os, re, subprocess, sys
+script = open(sys.argv[-1]).read()
+os.environ |= {"SLURM_ARRAY_JOB_ID": "41", "SLURM_PROCID": "0"}
+for task in range(int(re.search(r"--array=0-([0-9]+)", script)[1]) + 1):
+    os.environ |= {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_ID": str(41 + task)}
+    subprocess.Popen(["bash", "-c", f"exec >/dev/null 2>&1; sleep 1; {script}"])
+print("Submitted batch job 41")
+""",
+    "srun": """
+import os, sys
+command = sys.argv[next(n for n, word in enumerate(sys.argv) if "bin/python" in word):]
+os.execv(command[0], command)
+""",
+    "sacct": "",
+}
+
+
+def test_login_node_without_a_gpu_sends_its_cells_to_nodes_that_have_one(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in SLURM.items():
+        path = trial.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!{sys.executable}\n{text}")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{trial.folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    words = (*WORDS, "action=mark", "size=range(0,6)", "run=a", "machine=slurm_array", "shards=2")
+    assert "6 ok" in told(trial.start("run", *words))
+    assert {record.device for record in trial.records()} == {"cuda"}
+    assert sorted(trial.marks()) == list(range(6))
+    (script,) = trial.store().folder.glob("hydra/.submitit/41/*.sh")
+    assert "#SBATCH --gres=gpu:1\n" in script.read_text()
 
 
 def test_launcher_whose_jobs_all_die_says_how_to_go_on(trial: Trial) -> None:
