@@ -40,7 +40,7 @@ CARD = Card(
     paper="arXiv:2306.00978",
     year=2023,
     summary="Scales salient weight channels up before rounding and their inputs down.",
-    oracle="identity: alpha = 0 is rounding to nearest; equal to the model before rounding",
+    oracle="torchao's scale and choice for a layer; without a scale, rounding to nearest",
     exact=False,
 )
 SHRINKS = tuple(1 - step / 20 for step in range(10))  # shares of a group's range, authors' code

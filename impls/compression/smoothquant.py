@@ -38,7 +38,7 @@ CARD = Card(
     paper="arXiv:2211.10438",
     year=2022,
     summary="Divides outlying input channels by scales that the weights take on; 8 bits for both.",
-    oracle="identity: equal to the model before anything is rounded",
+    oracle="torchao's scale of a layer; equal to the model before anything is rounded",
     exact=False,
 )
 

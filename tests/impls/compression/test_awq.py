@@ -1,5 +1,7 @@
 """AWQ: never worse than rounding to nearest on what it was calibrated with, and why."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -73,6 +75,27 @@ def test_alpha_of_0_is_rounding_to_nearest():
     nearest = RTN().compress(linear)
     assert torch.equal(alone.weight.codes, nearest.weight.codes)
     assert torch.equal(alone.dequantize(), nearest.dequantize())
+
+
+@torch.no_grad()
+def test_scale_and_choice_are_those_of_torchao():
+    """Asymmetric groups of 64 in both; its observer keeps the inputs, ours their Hessian."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of kernels for GPUs
+        core = pytest.importorskip("torchao.prototype.awq.core")
+        ao = pytest.importorskip("torchao.quantization")
+    linear, x, statistics = layer_and_inputs()
+    config = ao.IntxWeightOnlyConfig(
+        weight_dtype=torch.int4,
+        granularity=ao.PerGroup(64),
+        mapping_type=ao.MappingType.ASYMMETRIC,
+    )
+    observer = core.AWQObserver(linear.weight, None, config)
+    observer(x, linear(x))
+    ours = AWQ(scale_dtype="float32").compress(linear, statistics)
+    wanted = observer.calculate_qparams()
+    assert wanted.unique().numel() > 1
+    torch.testing.assert_close(ours.input_map.scale, wanted, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("clip", [False, True])

@@ -1,5 +1,7 @@
 """SmoothQuant: nothing changes before rounding, the U over alpha, where scales go."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -145,6 +147,21 @@ def test_the_scale_is_the_paper_s_over_all_layers_that_read_the_input():
     smooth, _ = SmoothQuant(alpha=0.6).smoothed(model, calibration())
     found = model.blocks[0].attention_norm.weight / smooth.blocks[0].attention_norm.weight
     torch.testing.assert_close(found, wanted.detach(), rtol=1e-6, atol=0)  # s is float32
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.5, 0.9])
+def test_the_scale_of_one_layer_is_torchao_s(alpha):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of kernels for GPUs
+        core = pytest.importorskip("torchao.prototype.smoothquant.core")
+    linear, x = layer_with_outliers()
+    observer = core.SmoothQuantObserver(linear.weight.detach(), alpha)
+    observer(x)
+    statistics = LayerStatistics()
+    statistics.add(x, frozenset({"absmax"}))
+    found = SmoothQuant(alpha=alpha).compress(linear, statistics).input_map.scale
+    wanted, _, _ = observer.calculate_qparams()
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)  # it adds 1e-7 to each maximum
 
 
 def layer_with_outliers():
