@@ -41,7 +41,7 @@ class SpQR(LayerCompression):
     group: int = 16  # neighbours in a row of one scale
     scale_bits: int = 3
     zero_bits: int = 3
-    run: int = 16  # rows whose scales share a range
+    range_rows: int = 16  # rows whose scales share a range
     outliers: float = 0.01  # share of the weights to keep, about
     threshold: float | None = None  # tau for one token, in place of the share
     damp: float = 0.01  # added to the diagonal of H, in shares of its mean
@@ -53,7 +53,7 @@ class SpQR(LayerCompression):
         for name in ("scale_bits", "zero_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise ValueError(f"{name} must be from 2 to 8, got {getattr(self, name)}")
-        for name in ("run", "block"):
+        for name in ("range_rows", "block"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.outliers <= 1:
@@ -86,8 +86,8 @@ class SpQR(LayerCompression):
             saved = sensitivity(group, pivots[first : first + self.group], self.bits)
             mask = saved >= bound
             scale, zero = fitted(group.masked_fill(mask, 0.0), self.bits)
-            scales.append(rounded(scale[:, None], bits=self.scale_bits, run=self.run))
-            zeros.append(rounded(zero[:, None], bits=self.zero_bits, run=self.run))
+            scales.append(rounded(scale[:, None], bits=self.scale_bits, run=self.range_rows))
+            zeros.append(rounded(zero[:, None], bits=self.zero_bits, run=self.range_rows))
             masks.append(mask)
             levels = Levels(scales[-1].values(), zeros[-1].values(), self.bits)
 

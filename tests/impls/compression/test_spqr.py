@@ -167,7 +167,7 @@ def test_dense_codes_and_sparse_outliers_add_up_to_the_layer():
 @pytest.mark.parametrize(("bits", "group", "run"), [(3, 16, 16), (4, 32, 8), (2, 8, 64)])
 def test_bytes_are_those_of_the_formula(bits, group, run):
     rows, columns = 64, 256
-    layer = compressed(SpQR(bits=bits, group=group, run=run), some_weight(rows, columns))
+    layer = compressed(SpQR(bits=bits, group=group, range_rows=run), some_weight(rows, columns))
     share = len(layer.weight.values) / (rows * columns)
     expected = bits + (3 + 3) / group + 64 / (group * run) + 32 * share
     pointers = 32 * (rows + 1) / (rows * columns)
@@ -230,7 +230,7 @@ def test_what_cannot_be_compressed_is_refused():
         ({"scale_bits": 9}, "scale_bits must be from 2 to 8, got 9"),
         ({"zero_bits": 0}, "zero_bits must be from 2 to 8, got 0"),
         ({"group": 1}, "group must be at least 2, got 1"),
-        ({"run": 0}, "run must be at least 1, got 0"),
+        ({"range_rows": 0}, "range_rows must be at least 1, got 0"),
         ({"block": 0}, "block must be at least 1, got 0"),
         ({"outliers": 1.5}, "outliers is a share, from 0 to 1, got 1.5"),
         ({"threshold": -1.0}, "threshold must be at least 0, got -1.0"),
