@@ -22,15 +22,19 @@ from impls.models.native import available, why_unavailable
 __all__ = ["DTYPES", "Prepared", "available", "linear", "prepare", "why_not", "why_unavailable"]
 
 SOURCE = Path(__file__).with_name("weight_only.cpp")
-DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # of x
+DTYPES = {torch.float32: "linear_float32", torch.bfloat16: "linear_bfloat16"}  # of x: functions
 STRIP = 32  # rows
 UNIT = 8  # columns: groups are made of them
+LARGE_PAGE = 2 << 20  # bytes
 CENTRES = {4: 8.0, 8: 127.5}  # what is taken from codes and zeros
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Codes, scales and zeros in the kernel's order: nothing is lost, and rows are padded to 32."""
+    """Codes, scales and zeros in the kernel's order: nothing is lost, and rows are padded to 32.
+
+    They share one stretch of memory.
+    """
 
     codes: Tensor  # uint8; the order is told in weight_only.cpp
     scales: Tensor  # (strips, G, 32) float32, or float16 where both it and zeros are exact in that
@@ -78,18 +82,27 @@ def prepare(codes: Tensor, scales: Tensor, zeros: Tensor, *, bits: int) -> Prepa
         NativeError: if there is no C++ compiler.
     """
     _check(codes, scales, zeros, bits)
-    R, C = codes.shape
+    (R, C), codes = codes.shape, codes.contiguous()
     scales, zeros = scales.float(), zeros.float() - CENTRES[bits]
     exact = all(torch.equal(x.half().float(), x) for x in (scales, zeros))
-    per_strip = [
+    scales, zeros = (
         pad(x, (0, 0, 0, -R % STRIP))
         .view(-1, STRIP, x.shape[1])
         .transpose(1, 2)
         .to(torch.float16 if exact else torch.float32)
-        .contiguous()
         for x in (scales, zeros)
+    )
+    memory = _memory((R + -R % STRIP) * C * bits // 8 + scales.nbytes + zeros.nbytes)
+    *both, ordered = memory.split([scales.nbytes, zeros.nbytes, len(memory) - 2 * scales.nbytes])
+    both = [
+        part.view(x.dtype).view(x.shape).copy_(x)
+        for part, x in zip(both, (scales, zeros), strict=True)
     ]
-    return Prepared(_ordered(codes, bits), *per_strip, R, C, bits)
+    sizes = (ctypes.c_int64(n) for n in (R, C, bits))
+    _library().prepare(
+        ctypes.c_void_p(codes.data_ptr()), *sizes, ctypes.c_void_p(ordered.data_ptr())
+    )
+    return Prepared(ordered, *both, R, C, bits)
 
 
 def linear(x: Tensor, prepared: Prepared, bias: Tensor | None = None) -> Tensor:
@@ -126,7 +139,7 @@ def linear(x: Tensor, prepared: Prepared, bias: Tensor | None = None) -> Tensor:
         half=prepared.scales.dtype == torch.float16,
         threads=torch.get_num_threads(),
     )
-    if _library()[f"linear_{DTYPES[x.dtype]}"](ctypes.byref(problem)):
+    if getattr(_library(), DTYPES[x.dtype])(ctypes.byref(problem)):
         raise MemoryError(f"no memory to multiply x {tuple(x.shape)} by W ({R}, {C})")
     return out
 
@@ -150,15 +163,14 @@ def _check(codes: Tensor, scales: Tensor, zeros: Tensor, bits: int) -> None:
             raise ValueError(f"{name} must be finite, got {x[~x.isfinite()][0].item()}")
 
 
-def _ordered(codes: Tensor, bits: int) -> Tensor:
-    """Codes (R, C) in the kernel's order."""
-    (R, C), codes = codes.shape, codes.contiguous()
-    ordered = torch.empty((R + -R % STRIP) * C * bits // 8, dtype=torch.uint8)
-    sizes = (ctypes.c_int64(n) for n in (R, C, bits))
-    _library().prepare(
-        ctypes.c_void_p(codes.data_ptr()), *sizes, ctypes.c_void_p(ordered.data_ptr())
-    )
-    return ordered
+def _memory(n_bytes: int) -> Tensor:
+    """Bytes not written to yet; many begin at a large page, and lie in large pages."""
+    if n_bytes < LARGE_PAGE:
+        return torch.empty(n_bytes, dtype=torch.uint8)
+    memory = torch.empty(n_bytes + LARGE_PAGE, dtype=torch.uint8)
+    memory = memory[-memory.data_ptr() % LARGE_PAGE :][:n_bytes]
+    _library().use_large_pages(ctypes.c_void_p(memory.data_ptr()), ctypes.c_int64(n_bytes))
+    return memory
 
 
 @cache
