@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.card import Metric
 from harness.report.axes import LETTER, WIDTH, canvas, short
-from harness.report.quantities import digits
+from harness.report.quantities import brief, digits
 from harness.report.series import REPEATS, Series, held, label, series
 from harness.report.tables import Table, axis_text, order
 
@@ -73,7 +73,8 @@ def draw_contest(found: Contest, metric: Metric) -> tuple[Figure, str]:
     slanted = longest > (WIDTH - left) / len(columns)
     bottom = 44 + slanted * 0.55 * longest
     figure, axes = canvas(len(rows) * _PITCH, left=left, top=6, bottom=bottom)
-    _draw(axes, found.values, _shades(found.values, metric.better, axis=0), WIDTH - left)
+    n_digits = _fitting(found.values, (WIDTH - left) / len(columns))
+    _draw(axes, found.values, _shades(found.values, metric.better, axis=0), n_digits)
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
     if slanted:
@@ -95,27 +96,32 @@ def surfaces(table: Table, metric: Metric) -> Surfaces | None:
 def draw_surfaces(found: Surfaces, metric: Metric) -> tuple[Figure, str]:
     """A panel per technique, all in the same colours; and how to read them."""
     names = list(found.values)[:MAX_PANELS]
-    shades = _shades(np.array([found.values[name] for name in names]), metric.better)
-    rows, columns = ([short(name, _LETTERS / 2 * LETTER) for name in labels]
-                     for labels in (found.rows, found.columns))  # fmt: skip
+    values = np.array([found.values[name] for name in names])
+    rows = [short(name, _LETTERS / 2 * LETTER) for name in found.rows]
     left = 30 + LETTER * max(map(len, rows))
-    abreast = _abreast(len(names), left, len(columns))
+    abreast = _abreast(len(names), left, len(found.columns))
+    room = ((WIDTH - left) / abreast - _GAP) / len(found.columns)  # width of a field
+    columns = [short(name, room) for name in found.columns]
     lines = -(-len(names) // abreast)
     high = _HEAD + _PITCH * len(rows) + _FOOT
+    n_digits = _fitting(values, room)
     figure, whole = canvas(lines * high, left=left, right=4, top=0, bottom=20)
     whole.set_axis_off()
-    for place, (name, shade) in enumerate(zip(names, shades, strict=True)):
+    for place, (name, shade) in enumerate(zip(names, _shades(values, metric.better), strict=True)):
         line, column = divmod(place, abreast)
         box = _box(column / abreast, line / lines, (abreast, lines), high)
         axes = whole.inset_axes(box)
-        _draw(axes, found.values[name], shade, (WIDTH - left) / abreast - _GAP)
+        _draw(axes, found.values[name], shade, n_digits)
         axes.set_title(short(name, 0.9 * (WIDTH - left) / abreast), fontsize=10, loc="left", pad=4)
         axes.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=9)
-        axes.set_yticks(np.arange(len(rows)) + 0.5, rows if column == 0 else [""] * len(rows))
         if column == 0:
+            axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
             axes.set_ylabel(short(found.down, 16 * LETTER))
+        else:
+            axes.yaxis.set_visible(False)
     figure.text(left / WIDTH, 4 / figure.bbox.height, short(found.across, WIDTH / 2))
-    return figure, _how(found, metric, len(names))
+    colours = f" Colours: {digits(np.nanmin(values))} to {digits(np.nanmax(values))}."
+    return figure, _how(found, metric, len(names)) + colours
 
 
 def _how(found: Surfaces, metric: Metric, n_drawn: int) -> str:
@@ -175,29 +181,26 @@ def _value(one: Series, setting: str) -> float:
     return one.points[setting].value if setting in one.points else np.nan
 
 
-def _draw(axes: Axes, values: Field, shades: Field, width: float) -> None:
-    """The fields of one map, the first row on top, with numbers where there is room."""
+def _draw(axes: Axes, values: Field, shades: Field, n_digits: int) -> None:
+    """The fields of one map, the first row on top, with numbers of so many digits."""
     axes.pcolormesh(shades, cmap=_COLOURS, vmin=0, vmax=1, edgecolors="none")
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.set_frame_on(False)
-    for (row, column), text in _numbers(values, width / values.shape[1]).items():
-        ink = "#ffffff" if shades[row, column] < _DARK else "#000000"
-        place = (column + 0.5, row + 0.5)
-        axes.text(*place, text, ha="center", va="center", color=ink, fontsize=8.5)
+    for (row, column), value in np.ndenumerate(values):
+        if n_digits and np.isfinite(value):
+            ink = "#ffffff" if shades[row, column] < _DARK else "#000000"
+            place, text = (column + 0.5, row + 0.5), brief(value, n_digits)
+            axes.text(*place, text, ha="center", va="center", color=ink, fontsize=8.5)
 
 
-def _numbers(values: Field, room: float) -> dict[tuple[int, int], str]:
-    """What is written into the fields: as many digits as fit in all of them."""
-    for n in (3, 2):
-        texts = {
-            (row, column): digits(value, n)
-            for (row, column), value in np.ndenumerate(values)
-            if np.isfinite(value)
-        }
-        if (max(map(len, texts.values()), default=0) + 0.5) * _DIGIT <= room:
-            return texts
-    return {}
+def _fitting(values: Field, room: float) -> int:
+    """How many digits fit into all fields; 0 for no numbers at all."""
+    known = values[np.isfinite(values)]
+    for n_digits in (3, 2):
+        if (max(len(brief(value, n_digits)) for value in known) + 0.5) * _DIGIT <= room:
+            return n_digits
+    return 0
 
 
 def _bright(metric: Metric) -> str:

@@ -78,8 +78,12 @@ def quantity(unit: str, value: float) -> str:
 
 def digits(value: float, n: int = _SHORT_DIGITS) -> str:
     """A number of n significant digits, no longer than it must be."""
-    text = _number(value, None, n)
-    return re.sub(r"\.?0+(?=e|$)", "", text) if "." in text else text
+    return _bare(_number(value, None, n))
+
+
+def brief(value: float, n: int) -> str:
+    """The same with a power of ten where that is shorter."""
+    return min(digits(value, n), _bare(_scientific(value, n)), key=len)
 
 
 def ratio_text(estimate: Estimate) -> str:
@@ -105,11 +109,20 @@ def _prefix(steps: Sequence[tuple[float, str]], middle: float) -> tuple[float, s
 
 def _number(value: float, decimals: int | None, digits: int = _PLAIN_DIGITS) -> str:
     if value and not 1e-4 <= abs(value) < 1e12:
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+        return _scientific(value, digits)
     if decimals is None:
         decimals = max(0, digits - 1 - _magnitude(value))
     return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def _scientific(value: float, digits: int) -> str:
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "−")
+
+
+def _bare(text: str) -> str:
+    """Without zeros at the end of a fraction."""
+    return re.sub(r"\.?0+(?=e|$)", "", text) if "." in text else text
 
 
 def _magnitude(value: float) -> int:

@@ -15,6 +15,7 @@ from harness.report.tables import Row, Table, axis_text, canonical
 _GOODNESS: tuple[Kind, ...] = ("quality", "error", "count")
 _SIZES = {"B", "byte", "bytes", "bit", "bits"}
 _Key = TypeVar("_Key")
+_MOST = 0.75  # of the techniques, that must trade along an axis
 _SHARED = 0.75  # of the points in the commonest setting, for a setting to be asked of all
 
 
@@ -190,7 +191,7 @@ def _is_traded(pairs: Sequence[_Pair], axis: str, up: Side, across: Side) -> boo
             dearer, better = (_change(ends, key) for key in (lambda p: p.x, lambda p: p.y))
             signs = _sign(across.metric.better) * _sign(up.metric.better)
             trades.append(signs * dearer * better < 0)
-    return 2 * sum(trades) > len(trades)
+    return bool(trades) and sum(trades) >= _MOST * len(trades)
 
 
 def _change(ends: Sequence[Sequence[_Pair]], key: Callable[[_Pair], float]) -> float:

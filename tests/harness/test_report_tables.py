@@ -10,7 +10,7 @@ from harness.cell import digest
 from harness.record import Floor, Quantity, Record
 from harness.report import frame, sample_frame
 from harness.report.markdown import MOST_LINES, markdown
-from harness.report.quantities import quantity, ratio_text, scale
+from harness.report.quantities import brief, digits, quantity, ratio_text, scale
 from harness.report.tables import build
 from harness.statistics import Estimate, summarise
 
@@ -303,6 +303,15 @@ def test_markdown_marks_peers_and_escapes_reasons():
 )  # fmt: skip
 def test_quantities_read_well(unit, value, text):
     assert quantity(unit, value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "plain", "shortest"),
+    [(0.00052, "0.00052", "5.2e−4"), (0.038, "0.038", "0.038"), (12_000_000, "12,000,000", "1.2e7"),
+     (2.5, "2.5", "2.5"), (100.0, "100", "100"), (-3e-6, "−3e−6", "−3e−6"), (0.0, "0", "0")],
+)  # fmt: skip
+def test_numbers_in_figures_are_no_longer_than_they_must_be(value, plain, shortest):
+    assert (digits(value, 3), brief(value, 2)) == (plain, shortest)
 
 
 def test_digits_follow_the_interval_and_the_prefix_the_column():
