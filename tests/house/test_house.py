@@ -78,6 +78,8 @@ ROWS = {
         linear streaming_sinks nsa moba differential gated_delta retention flash_varlen""",
     "context": """alibi logn window position_interpolation ntk dynamic_ntk consistent_dynamic rerope
         nbce yarn longrope self_extend""",
+    "compression": """rtn magnitude obd obs obc exact_obs gptq obq spqr awq smoothquant llm_int8
+        zeroquant layer_reduction wanda sparsegpt hqq nf4 fp8 mxfp4 rotation""",
 }
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal"}

@@ -10,7 +10,8 @@ from harness.errors import UsageError
 from harness.instruments import Instruments
 from harness.worker import _checked
 from suites import compressed_quality, compression_cost, quantization_error
-from suites._subjects import Sentences, SubjectSetting, Windows, subject
+from suites._judges import Sentences, Windows
+from suites._subjects import SubjectSetting, subject
 from suites.data import pretrained
 
 SMALL = {
