@@ -6,8 +6,9 @@
 
 W weight of a group, s scale, z zero point, q codes, E what is let go as outliers. p < 1, so that
 few large errors are borne rather than many small ones (https://mobiusml.github.io/hqq_blog,
-half-quadratic quantization). It ends when the mean of |R| grows; as in the authors' package, the
-last zero points are kept then. Scales are rounded to the type they are stored in beforehand.
+half-quadratic quantization). It ends when the mean of |R| grows; as in the authors' package, whose
+own loop leaves beta as it is, the last zero points are kept then. Scales are rounded to the type
+they are stored in beforehand.
 """
 
 from dataclasses import dataclass

@@ -103,6 +103,13 @@ def test_the_product_of_rounded_inputs_is_that_of_what_they_stand_for(format, we
     assert layer(x.bfloat16()).dtype == torch.bfloat16
 
 
+@every_format
+def test_a_token_has_the_scale_of_its_own_largest_number(format):
+    x = wide()
+    rounded = FP8(activation_format=format).compress(linear(normal(4, 96))).activation(x)
+    assert torch.equal(rounded, FP8(format=format).compress(linear(x)).dequantize())
+
+
 def test_static_inputs_are_dynamic_ones_on_what_was_calibrated_and_clip_what_has_drifted():
     x, layer = normal(40, 64), linear(normal(8, 64))
     statistics = LayerStatistics()

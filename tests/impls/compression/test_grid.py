@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from impls.compression._affine import Affine
 from impls.compression._grid import Grid, percentile_range
 
 BITS = range(2, 9)
@@ -53,6 +54,15 @@ def test_rounding_is_torch_s_bit_for_bit(symmetric, granularity):
         assert torch.equal(affine.rounded(x), expected)
         assert affine.codes(x).min() >= affine.low
         assert affine.codes(x).max() <= affine.high
+
+
+def test_what_lies_between_two_codes_falls_as_in_torch():
+    """Halves of scales that are no power of two: multiplied by 1 / s, not divided by s."""
+    scale = (torch.arange(1, 200) / 1000)[:, None]
+    x = (torch.arange(-100, 100) + 0.5) * scale
+    affine = Affine(scale, torch.zeros_like(scale), -127, 127)
+    assert torch.equal(affine.rounded(x), fake(x, affine))
+    assert not torch.equal(torch.round(x / scale), affine.codes(x))
 
 
 @every_symmetry

@@ -26,14 +26,24 @@ def linear(weight):
     return layer
 
 
-@pytest.mark.parametrize("bits", TOLD["bits"])
-def test_codes_scales_and_zero_points_are_those_of_the_package(golden, bits):
-    technique = HQQ(bits=bits, group=TOLD["group"], scale_dtype="float32")
+@pytest.mark.parametrize(("name", "bits"), TOLD["cases"])
+def test_codes_scales_and_zero_points_are_those_of_the_package(golden, name, bits):
+    told = TOLD["options"][name]
+    technique = HQQ(
+        bits=bits,
+        group=TOLD["group"],
+        norm=told["lp_norm"],
+        beta=told["beta"],
+        kappa=told["kappa"],
+        steps=told["iters"],
+        scale_dtype="float32",
+    )
     stored = technique.compress(linear(golden["weight"])).weight
-    assert torch.equal(stored.integers(), golden[f"codes_{bits}"].int())
-    # Theirs divides by the inverse of the scale: three roundings, and 64 more in the mean.
-    torch.testing.assert_close(stored.scales, golden[f"scale_{bits}"], rtol=2**-22, atol=0)
-    torch.testing.assert_close(stored.zeros, golden[f"zero_{bits}"], rtol=0, atol=2**-22 * 2**bits)
+    codes, scale, zero = (golden[f"{what}_{name}_{bits}"] for what in ("codes", "scale", "zero"))
+    assert torch.equal(stored.integers(), codes.int())
+    # Theirs divides by the inverse of the scale: numbers up to 2^bits, rounded four times a step.
+    torch.testing.assert_close(stored.scales, scale, rtol=2**-22, atol=0)
+    torch.testing.assert_close(stored.zeros, zero, rtol=0, atol=told["iters"] * 2 ** (bits - 22))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
