@@ -93,7 +93,7 @@ def measure(
     linear = nn.Linear(setting.n_inputs, setting.n_outputs, bias=False)
     layer = compressed(technique, linear, setting)
     x = torch.randn(setting.n_tokens, setting.n_inputs).to(torch.bfloat16)
-    memory = torch.ones(STREAM_BYTES // 8, dtype=torch.int64)
+    memory = torch.from_numpy(np.ones(STREAM_BYTES // 8, dtype=np.int64))  # it is in large pages
     sides = {"int4": torch_int4, "int8": torch_int8, "bf16": torch_bf16}
     weight = linear.weight.detach()
     products, *theirs, read = instruments.interleave(
