@@ -11,7 +11,10 @@ into, and an activation function that is not linear stands between their feed-fo
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+
+NORMS = ("attention_norm", "mlp_norm", "input_layernorm", "post_attention_layernorm", "LayerNorm")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,30 @@ def folds_of(block: nn.Module) -> tuple[Fold, ...]:
         f"{type(block).__name__} is no block of a decoder or encoder of impls.models, a Llama or a "
         "BERT: only their norms and layers are known by name"
     )
+
+
+def safe_folds(block: nn.Module) -> tuple[Fold, ...]:
+    """The block's folds; none where something else in it may read or change what passes."""
+    try:
+        folds = folds_of(block)
+    except ValueError:
+        return ()
+    targets = {target for fold in folds for target in fold.targets}
+    own = {name for name, part in block.named_modules() if [*part.parameters(recurse=False)]}
+    known = all(name.endswith(NORMS) for name in own - targets)
+    scaled = all(_is_scaled(block.get_submodule(fold.norm)) for fold in folds if fold.norm)
+    return folds if known and scaled else ()
+
+
+def _is_scaled(norm: nn.Module) -> bool:
+    """Whether a norm's output is its weight times what it normed, as not all norms have it."""
+    weight = norm.weight.detach()
+    ones = torch.ones_like(weight)
+    ones[1::2] = -1  # mean 0 and mean square 1, but for a width that is odd
+    bias = getattr(norm, "bias", None)
+    with torch.no_grad():
+        gap = norm(ones) - ones * weight - (0 if bias is None else bias)
+    return bool((gap.abs() <= 0.1 * weight.abs() + 1e-3).all())
 
 
 def _named(fold: Fold) -> tuple[str, ...]:

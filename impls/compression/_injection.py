@@ -12,7 +12,7 @@ import copy
 import torch
 from torch import nn
 
-from impls.compression._folds import folds_of
+from impls.compression._folds import safe_folds
 from impls.compression._hosts import blocks_of
 
 
@@ -36,7 +36,7 @@ def inject_outliers(
     generator = torch.Generator().manual_seed(seed)
     chosen = None
     for block in blocks_of(changed).values():
-        for fold in folds_of(block):
+        for fold in safe_folds(block):
             if fold.norm is None:
                 continue
             norm = block.get_submodule(fold.norm)

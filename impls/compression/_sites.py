@@ -13,12 +13,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from impls.compression._folds import Fold, folds_of
+from impls.compression._folds import safe_folds
 from impls.compression._hosts import blocks_of
 from impls.compression._inputs import ChannelScale
 from impls.compression._layer import Around, CompressedLinear, Parts
-
-NORMS = ("attention_norm", "mlp_norm", "input_layernorm", "post_attention_layernorm", "LayerNorm")
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def _of(block_name: str, block: nn.Module, chosen: Mapping[str, nn.Linear]) -> l
     """The sites in one block."""
     left = {name: linear for name, linear in chosen.items() if name.startswith(f"{block_name}.")}
     sites = []
-    for fold in _folds(block):
+    for fold in safe_folds(block):
         names = [f"{block_name}.{target}" for target in fold.targets]
         mine = {name: left.pop(name) for name in names if name in left}
         if not mine:
@@ -108,30 +106,6 @@ def _of(block_name: str, block: nn.Module, chosen: Mapping[str, nn.Linear]) -> l
         source = (fold.norm or fold.linear) if len(mine) == len(names) else None
         sites.append(Site(mine, source and f"{block_name}.{source}", fold.normed))
     return sites + [Site({name: linear}) for name, linear in left.items()]
-
-
-def _folds(block: nn.Module) -> tuple[Fold, ...]:
-    """The block's folds; none where something else in it may read or change what passes."""
-    try:
-        folds = folds_of(block)
-    except ValueError:
-        return ()
-    targets = {target for fold in folds for target in fold.targets}
-    own = {name for name, part in block.named_modules() if [*part.parameters(recurse=False)]}
-    known = all(name.endswith(NORMS) for name in own - targets)
-    scaled = all(_is_scaled(block.get_submodule(fold.norm)) for fold in folds if fold.norm)
-    return folds if known and scaled else ()
-
-
-def _is_scaled(norm: nn.Module) -> bool:
-    """Whether a norm's output is its weight times what it normed, as not all norms have it."""
-    weight = norm.weight.detach()
-    ones = torch.ones_like(weight)
-    ones[1::2] = -1  # mean 0 and mean square 1, but for a width that is odd
-    bias = getattr(norm, "bias", None)
-    with torch.no_grad():
-        gap = norm(ones) - ones * weight - (0 if bias is None else bias)
-    return bool((gap.abs() <= 0.1 * weight.abs() + 1e-3).all())
 
 
 def _passes_values(model: nn.Module) -> bool:

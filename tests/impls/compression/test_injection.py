@@ -100,3 +100,14 @@ def test_a_model_whose_norms_feed_the_residual_stream_is_refused():
     encoder = Encoder(EncoderShape(vocab_size=32, d_model=32, n_layers=1, n_heads=4))
     with pytest.raises(ValueError, match="take a pre-norm model"):
         inject_outliers(encoder, factor=10.0)
+
+
+def test_a_norm_that_is_not_its_weight_times_its_input_is_refused():
+    """Gemma's norms multiply by 1 + weight, so scaling the weight would change the model."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GemmaConfig(
+        vocab_size=8, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, head_dim=8,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no norm that feeds linear layers alone"):
+        inject_outliers(transformers.GemmaForCausalLM(config), factor=10.0)
