@@ -52,6 +52,8 @@ class Runner:
         self._listener.bind(address)
         self._listener.listen(1)
         self._connection: socket.socket | None = None
+        self._heard = selectors.DefaultSelector()  # kept: made anew, it would cost most of a turn
+        self._heard.register(self._listener, selectors.EVENT_READ)
 
     def begin(self) -> None:
         """Start the process and let it come to its first section."""
@@ -71,12 +73,14 @@ class Runner:
         if self.live:
             self.member.kill()
             self._until_ended()
+        self._heard.close()
         for end in (self._listener, self._connection):
             if end is not None:
                 end.close()
 
     def _start(self) -> None:
         self.member.start(self._address)
+        self._heard.register(self.member, selectors.EVENT_READ)
         self.live = True
 
     def _go(self) -> None:
@@ -94,30 +98,26 @@ class Runner:
 
     def _wait(self) -> None:
         """Until it says a word or ends; past its time limit it is killed."""
-        left = self._limit_s - self.held_s
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.member, selectors.EVENT_READ)
-            selector.register(self._connection or self._listener, selectors.EVENT_READ)
-            deadline = perf_counter() + left
-            while True:
-                ready = selector.select(max(0.0, deadline - perf_counter()))
-                if not ready:
-                    self.timed_out = True
-                    self.member.kill()
-                    self._until_ended()
-                    return
-                if any(key.fileobj is self.member for key, _ in ready):
-                    self.live = False
-                    return
-                if self._connection is None:
-                    self._connection, _ = self._listener.accept()
-                    selector.unregister(self._listener)
-                    selector.register(self._connection, selectors.EVENT_READ)
-                    continue
-                self.word = self._connection.recv(64).decode().strip()
-                if self.word:
-                    return
-                selector.unregister(self._connection)  # hung up: its end comes next
+        deadline = perf_counter() + self._limit_s - self.held_s
+        while True:
+            ready = self._heard.select(max(0.0, deadline - perf_counter()))
+            if not ready:
+                self.timed_out = True
+                self.member.kill()
+                self._until_ended()
+                return
+            if any(key.fileobj is self.member for key, _ in ready):
+                self.live = False
+                return
+            if self._connection is None:
+                self._connection, _ = self._listener.accept()
+                self._heard.unregister(self._listener)
+                self._heard.register(self._connection, selectors.EVENT_READ)
+                continue
+            self.word = self._connection.recv(64).decode().strip()
+            if self.word:
+                return
+            self._heard.unregister(self._connection)  # hung up: its end comes next
 
     def _until_ended(self) -> None:
         with selectors.DefaultSelector() as selector:
