@@ -30,7 +30,9 @@ def add_sides(parser: argparse.ArgumentParser) -> None:
     """What `compare` and `check` have in common."""
     parser.add_argument("baseline", help="a run (name or folder); with --git a revision")
     parser.add_argument("candidate", help="a run (name or folder); with --git a revision, or .")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="with --git: the cells")
+    parser.add_argument(  # with a default, so that argparse does not call it required
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="with --git: the cells"
+    )
     parser.add_argument(
         "--git", action="store_true", help="measure two revisions of this repository side by side"
     )

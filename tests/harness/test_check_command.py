@@ -144,7 +144,7 @@ def test_a_file_that_is_no_record_is_told(runs, capsys):
     ("words", "message"),
     [
         (["check", "old", "slwo"], "no run 'slwo' in results; did you mean 'slow'"),
-        (["check", "old"], "required: candidate"),
+        (["check", "old"], "required: candidate (`llmatrix check --help`"),
         (["check", "old", "slow", "n=1"], "'n=1' is too much: stored runs are compared whole"),
         (["check", "old", "slow", "--git"], "--git needs the cells to measure: --git old slow"),
         (["check", "old", "slow", "--margin", "5"], "between 0 and 1 (0.01 is one per cent)"),
