@@ -68,9 +68,10 @@ constexpr int64_t ROWS = 8;  // of x in a register tile
 constexpr int64_t ROWS = 2;
 #endif
 constexpr int64_t CHUNK = 256;      // columns, at most: longer sums would lose accuracy
-constexpr int64_t AHEAD = 4096;     // bytes between what is read and what is prefetched
+constexpr int64_t NEAR = 2048;      // bytes ahead: what is fetched from one cache to the next
+constexpr int64_t FAR = 8192;       // and what from memory
 constexpr int64_t PASS = 256;       // rows of x whose sums stay in the cache
-constexpr int64_t ITEM = 1 << 17;   // codes that a thread takes at a time, at least
+constexpr int64_t ITEM = 1 << 20;   // codes that a thread takes at a time, for one row of x
 constexpr int64_t WORTH = 1 << 21;  // codes that are worth another thread for one row of x
 constexpr int64_t YIELDS = 100;     // before a caller sleeps until its job is done
 constexpr std::chrono::microseconds AWAKE{100};  // how long a thread waits for its next job
@@ -147,6 +148,11 @@ INLINE Vec widen(Short half) {  // float16 that is finite
 #endif
 }
 
+INLINE void prefetch(const uint8_t* from) {
+  __builtin_prefetch(from + FAR, 0, 2);
+  __builtin_prefetch(from + NEAR);
+}
+
 // Vectors of words from the codes of a strip; word j of a block is columns PAIR * j and on.
 template <int64_t BITS>
 struct Codes {
@@ -188,7 +194,7 @@ INLINE Codes<4>::Block Codes<4>::block(int64_t index) const {
   const uint8_t* from = first + index * 64 * VECTORS;
   Block block;
   for (int64_t n = 0; n < VECTORS; ++n) {
-    __builtin_prefetch(from + 64 * n + AHEAD);
+    prefetch(from + 64 * n);
     block.parts[n][0] = load<Int>(from + 64 * n);
   }
   return block;
@@ -243,7 +249,7 @@ INLINE Codes<8>::Block Codes<8>::block(int64_t index) const {
   };
   Block block;
   for (int64_t n = 0; n < VECTORS; ++n) {
-    __builtin_prefetch(from + 64 * n + AHEAD);
+    prefetch(from + 64 * n);
     const __m512i codes = _mm512_loadu_si512(from + 64 * n);
     const __m512i sign = _mm512_and_si512(codes, _mm512_set1_epi8(-128));
     block.parts[n][0] = (Int)look_up(EIGHT.low, codes);
@@ -469,7 +475,8 @@ struct Pass {
   void run() {
     if (tiles == 1) pack(0);
     else parallel(tiles, threads, [this](int64_t t, int64_t) { pack(t); });
-    const int64_t step = std::max<int64_t>(1, std::min(ITEM / (STRIP * p.C), strips / threads));
+    const int64_t item = ITEM / (STRIP * p.C * rows), share = strips / threads;
+    const int64_t step = std::max<int64_t>(1, std::min(item, share));
     parallel((strips + step - 1) / step, threads, [&](int64_t item, int64_t worker) {
       for (int64_t s = item * step; s < std::min(strips, (item + 1) * step); ++s) strip(s, worker);
     });
