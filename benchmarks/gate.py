@@ -1,6 +1,7 @@
 """How trustworthy the gate is on this machine, beside the usual rule, on the same trials.
 
     python benchmarks/gate.py [--trials 300] [--load 4] [--minutes 60] [--out FILE]
+    python benchmarks/gate.py --trials 0 --add FILE FILE
 
 Every trial measures equal work, and work that is 2, 5 and 10 % longer, twice: in turns, as the gate
 does, and one after another, each in a process of its own, as pytest-benchmark does (whose rule
@@ -30,7 +31,8 @@ from harness.cores import lease
 from harness.environment import load, machine_class, usable_cores
 from harness.generations import Course, run_generation
 from harness.isolate import Place
-from harness.selfcheck import SLOWDOWNS, Protocol, Trial, run_trials
+from harness.record import Quantity
+from harness.selfcheck import SLOWDOWNS, Protocol, Trial, judged, run_trials
 from harness.server import ForkServer
 
 USUAL_LIMIT = 1.05
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--load", type=int, default=0, help="busy processes beside the trials")
     parser.add_argument("--minutes", type=float, default=1e9, help="no trial begins later")
+    parser.add_argument("--add", type=Path, nargs="*", default=[], help="files of --out to join in")
     parser.add_argument("--out", type=Path, help="where all samples go, as JSON")
     options = parser.parse_args()
     protocol = Protocol()
@@ -59,6 +62,7 @@ def main() -> None:
         going = takewhile(lambda _: monotonic() < ends, range(options.trials))
         measuring = measured(options.trials, protocol, Path(folder))
         trials = [trial for _, trial in zip(going, measuring, strict=False)]
+    trials += [trial for path in options.add for trial in stored(path, protocol)]
     loads = [trial.load for trial in trials]
     print(f"{machine_class()}; load {min(loads):.1f} to {max(loads):.1f}, {len(trials)} trials\n")
     print(tabulate(rows(trials, protocol), headers="firstrow", tablefmt="github"))
@@ -150,13 +154,21 @@ def _usual(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], *, either: 
 
 
 def as_json(trial: Both) -> dict[str, object]:
-    """All samples of a trial."""
+    """All samples of a trial; `stored` reads them."""
     return {
         "reference": asdict(trial.turns.reference),
         "others": {str(s): asdict(quantity) for s, quantity in trial.turns.others.items()},
         "blocks": trial.blocks,
         "load": trial.load,
     }
+
+
+def stored(path: Path, protocol: Protocol) -> Iterator[Both]:
+    """The trials of a file, judged anew."""
+    for trial in json.loads(path.read_bytes()):
+        others = {float(s): Quantity(**quantity) for s, quantity in trial["others"].items()}
+        turns = judged(Quantity(**trial["reference"]), others, protocol)
+        yield Both(turns, trial["blocks"], trial["load"])
 
 
 if __name__ == "__main__":

@@ -91,12 +91,17 @@ def _trial(protocol: Protocol, place: Place, folder: Path, *, seed: int) -> Tria
     for generation in range(generations):
         run_generation(courses, generations=1, seed=seed * generations + generation)
     reference, *others = (_quantity(course) for course in courses)
-    judged = [_settled(reference, other, protocol) for other in others]
+    return judged(reference, dict(zip(SLOWDOWNS, others, strict=True)), protocol)
+
+
+def judged(reference: Quantity, others: Mapping[float, Quantity], protocol: Protocol) -> Trial:
+    """The trial that these times make."""
+    settled = {s: _settled(reference, other, protocol) for s, other in others.items()}
     return Trial(
         reference=reference,
-        others=dict(zip(SLOWDOWNS, others, strict=True)),
-        changes={s: change for s, (change, _) in zip(SLOWDOWNS, judged, strict=True)},
-        rounds={s: g * protocol.rounds for s, (_, g) in zip(SLOWDOWNS, judged, strict=True)},
+        others=others,
+        changes={s: change for s, (change, _) in settled.items()},
+        rounds={s: generations * protocol.rounds for s, (_, generations) in settled.items()},
     )
 
 
