@@ -11,7 +11,7 @@ from impls.compression._packing import pack, packed_width, unpack
 from impls.compression._stored import Shapes, StoredWeight
 from impls.compression.kernels import weight_only
 
-MOST_TOKENS = 128  # in a call; with more, dequantizing once and torch's product take less time
+MOST_TOKENS = 512  # in a call; with more, dequantizing once and torch's product take less time
 
 
 class IntegerWeight(StoredWeight):
@@ -62,9 +62,11 @@ class IntegerWeight(StoredWeight):
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """By the packed kernel where one fits, else by the dequantized weight."""
-        if not self._has_kernel(x):
+        if not self._suits_kernel(x):
             return super().linear(x, bias)
         if self._prepared is None:
+            if not self._has_kernel():
+                return super().linear(x, bias)
             self._prepared = self._prepare()
         return weight_only.linear(x, self._prepared, bias)
 
@@ -72,17 +74,18 @@ class IntegerWeight(StoredWeight):
         super()._load_from_state_dict(*args)
         self._prepared = None  # it was made of other codes
 
-    def _has_kernel(self, x: Tensor) -> bool:
-        a, g = self.scales.shape
+    def _suits_kernel(self, x: Tensor) -> bool:
         return (
             x.device.type == "cpu"
             and x.dtype in {torch.float32, torch.bfloat16}
             and x.numel() <= MOST_TOKENS * self.columns
             and not (torch.is_grad_enabled() and x.requires_grad)
-            and a in {1, self.rows}
-            and weight_only.why_not(self.rows, self.columns, g, self.bits) is None
-            and weight_only.available()
         )
+
+    def _has_kernel(self) -> bool:
+        a, g = self.scales.shape
+        fits = weight_only.why_not(self.rows, self.columns, g, self.bits) is None
+        return a in {1, self.rows} and fits and weight_only.available()
 
     def _prepare(self) -> weight_only.Prepared:
         """The codes in the kernel's order."""

@@ -92,11 +92,23 @@ class GPTQ(WeightAndInputOptions):
                 fitted.append(affine)
             else:
                 affine = static.columns(group_of[first], group_of[first] + 1)
-            return lambda _, column: affine.rounded(column[:, None])[:, 0]
+            return _nearest(affine)
 
         step = width if static is None else 1
         rounded = settled(weight[:, order], factor, enter, step=step, block=self.block)
         return static or _side_by_side(fitted), rounded
+
+
+def _nearest(affine: Affine) -> Settle:
+    """What `affine.rounded` does, for columns of one group; that takes twice as long."""
+    scale, zero = affine.scale[:, 0], affine.zero[:, 0]
+    steps = 1 / scale
+
+    def settle(_: int, column: Tensor) -> Tensor:
+        codes = (column * steps).round_().add_(zero).clamp_(affine.low, affine.high)
+        return codes.sub_(zero).mul_(scale)
+
+    return settle
 
 
 def _largest_first(matrix: Tensor) -> Tensor:
