@@ -37,7 +37,7 @@ class IntegerWeight(StoredWeight):
         self.register_buffer("scales", affine.scale.to(getattr(torch, scale_dtype)))
         zeros = None if self.symmetric else pack(affine.zero.int().view(1, -1), bits)
         self.register_buffer("zeros", zeros)
-        self._prepared: weight_only.Prepared | None = None
+        self._forget()
 
     @property
     def _middle(self) -> int:
@@ -56,6 +56,13 @@ class IntegerWeight(StoredWeight):
         """Its codes as the grid counts them, (R, C) int32."""
         return unpack(self.codes, self.bits, self.columns).int() - self._middle
 
+    def signed(self) -> tuple[Tensor, Tensor]:
+        """Its codes as int8 (R, C), those from 0 less 128, and their sums (R,) int32; kept."""
+        if self._signed is None:
+            codes = (self.integers() - (0 if self.symmetric else 128)).to(torch.int8)
+            self._signed = codes, codes.sum(1, dtype=torch.int32)
+        return self._signed
+
     def dequantize(self) -> Tensor:
         """The weight s (q - z), (R, C) float32."""
         return self.affine().values(self.integers())
@@ -72,7 +79,12 @@ class IntegerWeight(StoredWeight):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self._prepared = None  # it was made of other codes
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what was made of the codes to multiply by them."""
+        self._prepared: weight_only.Prepared | None = None
+        self._signed: tuple[Tensor, Tensor] | None = None
 
     def _suits_kernel(self, x: Tensor) -> bool:
         return (
@@ -128,5 +140,5 @@ class IntegerWeight(StoredWeight):
         weight.bits, weight.symmetric = header["bits"], header["symmetric"]
         for name in ("codes", "scales", "zeros"):
             weight.register_buffer(name, buffers.get(name))
-        weight._prepared = None
+        weight._forget()
         return weight

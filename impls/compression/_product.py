@@ -28,16 +28,12 @@ def integer_linear(codes: Tensor, x: Affine, weight: IntegerWeight) -> Tensor:
         weight: with one scale for all or one a row.
     """
     w = weight.affine()
-    q_w = weight.integers()
     # Codes from 0 to 255 become -128 to 127, and zero points with them.
     shift_x, shift_w = (128 if affine.low == 0 else 0 for affine in (x, w))
-    left, right = (codes.int() - shift_x).to(torch.int8), (q_w - shift_w).to(torch.int8)
+    left, (right, row_sums) = (codes - shift_x).to(torch.int8), weight.signed()
     z_x, z_w = (x.zero.int() - shift_x).view(-1, 1), (w.zero.int() - shift_w).view(1, -1)
-    sums = integer_matmul(left, right)
-    sums = (
-        sums - z_x * right.sum(1, dtype=torch.int32) - left.sum(1, dtype=torch.int32)[:, None] * z_w
-    )
-    sums = sums + codes.shape[1] * z_x * z_w
+    sums = integer_matmul(left, right) - z_x * row_sums
+    sums = sums - left.sum(1, dtype=torch.int32)[:, None] * z_w + codes.shape[1] * z_x * z_w
     return sums.float() * (x.scale.view(-1, 1) * w.scale.view(1, -1))
 
 
