@@ -1,6 +1,7 @@
 """README says what the code says: generated blocks are current, its example runs."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,8 @@ def test_a_missing_block_is_named() -> None:
         current("# a README without blocks")
 
 
-def test_the_example_runs(readme: str) -> None:
+def test_the_example_runs(readme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # it writes a folder
     example = re.search(r"As a library:\n\n```python\n(.+?)```", readme, re.DOTALL)
     assert example is not None
     exec(compile(example[1], "README.md", "exec"), {})  # noqa: S102 - our own text
