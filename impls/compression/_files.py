@@ -36,7 +36,7 @@ def save(model: nn.Module, folder: Path) -> None:
         "layers": {name: layer.pack().header for name, layer in layers.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(_contents(model), folder / TENSORS)
+    write_tensors(distinct(model), folder / TENSORS)
     write_atomically(folder / HEADER, json.dumps(described, indent=1).encode())
 
 
@@ -72,11 +72,6 @@ def load(model: nn.Module, folder: Path) -> nn.Module:
 
 def _layers(model: nn.Module) -> dict[str, CompressedLinear]:
     return {n: m for n, m in model.named_modules() if isinstance(m, CompressedLinear)}
-
-
-def _contents(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the model, shared ones once."""
-    return distinct(model)
 
 
 def _layer(
